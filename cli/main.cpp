@@ -1,0 +1,47 @@
+// The program: finds the subcommand, prints errors, turns them into exit codes.
+#include <cstdio>
+#include <map>
+
+#include "cli/command.h"
+#include "core/error.h"
+#include "core/log.h"
+
+namespace retort {
+#define KIND(name) extern const Command command_##name;
+#include "command_kinds.inc"
+#undef KIND
+
+static const Command* const all_commands[] = {
+#define KIND(name) &command_##name,
+#include "command_kinds.inc"
+#undef KIND
+};
+}  // namespace retort
+
+int main(int argc, char** argv) {
+  using namespace retort;
+  CLI::App app("Turn a large model's knowledge and your data into a small model that runs anywhere.", "retort");
+  app.require_subcommand(1);
+  app.footer("Documentation: docs/. Every subcommand's --help has an example.");
+  int code = 0;
+  for (const Command* command : all_commands) {
+    CLI::App* sub = app.add_subcommand(command->name, command->summary);
+    sub->footer(std::string("Examples:\n") + command->examples);
+    sub->callback([run = command->setup(*sub), &code] { code = run(); });
+  }
+  try {
+    app.parse(argc, argv);
+    return code;
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : static_cast<int>(Exit::usage);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "retort: %s\n", error.what());
+    return static_cast<int>(error.exit());
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "retort: out of memory\n");
+    return static_cast<int>(Exit::internal);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "retort: internal error: %s\n", error.what());
+    return static_cast<int>(Exit::internal);
+  }
+}

@@ -1,0 +1,44 @@
+// A frozen linear layer and the place where an adapter attaches.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quant/quantized_tensor.h"
+
+namespace retort {
+
+/// A trainable tensor with the name it has in the adapter's file, without the "base_model.model." prefix.
+struct Parameter {
+  std::string name;
+  at::Tensor tensor;  ///< leaf, requires_grad; its gradient accumulates in tensor.grad()
+};
+
+/// What changes a frozen linear layer. forward and backward are explicit: the block that owns the layer runs them inside its own
+/// closed-form backward. One file a kind in adapters/kinds/.
+class LinearAdapter {
+ public:
+  virtual ~LinearAdapter() = default;
+  /// y += delta(x), in place; x [T, in], y [T, out] (may be a strided slice). Returns what backward needs (undefined: nothing).
+  virtual at::Tensor forward(const at::Tensor& x, at::Tensor y, bool training) = 0;
+  /// dx += the adapter's part (dx undefined: not wanted) and the parameters' gradients += theirs.
+  virtual void backward(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& saved, at::Tensor dx) = 0;
+  /// The weight that a merge gives, same shape and dtype as `weight` (f32 or f64) [out, in].
+  virtual at::Tensor merged(const at::Tensor& weight) const = 0;
+  virtual std::vector<Parameter> parameters() const = 0;
+};
+
+/// weight [out, in]: dense, or the file's own blocks dequantized when used.
+struct Linear {
+  std::string name;  ///< Hugging Face's module name: "model.layers.0.self_attn.q_proj"
+  int64_t in = 0, out = 0;
+  std::function<at::Tensor()> weight;  ///< the frozen weight as a dense tensor [out, in] in f32 (f64 model: f64)
+  std::unique_ptr<LinearAdapter> adapter;
+};
+
+}  // namespace retort

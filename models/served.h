@@ -1,0 +1,55 @@
+// A GGUF file as llama.cpp serves it: what is evaluated and gated is what ships.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+struct llama_model;
+struct llama_vocab;
+
+namespace retort {
+
+struct ServedOptions {
+  int threads = 0;  ///< 0: the machine's
+  int gpu_layers = 0;
+  int64_t context = 0;                      ///< tokens; 0: what the longest request needs
+  std::filesystem::path adapter;            ///< a GGUF adapter, scale 1; empty: none
+};
+
+struct Generated {
+  std::vector<int32_t> ids;  ///< without the prompt, without the end-of-generation token
+  bool stopped = false;      ///< an end-of-generation token came before the limit
+  double first_token_seconds = 0, prompt_seconds = 0, generation_seconds = 0;
+};
+
+/// One loaded model with one context. Not for several threads at once.
+class ServedModel {
+ public:
+  /// Throws Error(bad_input) with llama.cpp's own words when the file does not load.
+  static std::unique_ptr<ServedModel> open(const std::filesystem::path& path, const ServedOptions& options = {});
+  virtual ~ServedModel() = default;
+
+  virtual int64_t vocab() const = 0;
+  virtual const llama_model* model() const = 0;
+  /// Logits f32 [n, V] after each of the positions in `wanted` (ascending, all positions when empty) of one document.
+  virtual at::Tensor logits(std::span<const int32_t> ids, std::span<const int64_t> wanted = {}) = 0;
+  /// Several documents in one pass; `each` gets the document's index and its logits f32 [n, V], in order.
+  virtual void logits(const std::vector<std::vector<int32_t>>& documents,
+                      const std::vector<std::vector<int64_t>>& wanted,
+                      const std::function<void(size_t, const at::Tensor&)>& each) = 0;
+  /// Greedy (temperature 0) or seeded sampling until end of generation or `limit` tokens; `stream` sees each piece of text.
+  virtual Generated generate(std::span<const int32_t> prompt, int64_t limit, double temperature = 0, uint64_t seed = 0,
+                             const std::function<void(int32_t)>& stream = {}) = 0;
+  /// Bytes of weights plus context buffers, as llama.cpp reports them.
+  virtual int64_t memory_bytes() const = 0;
+};
+
+}  // namespace retort

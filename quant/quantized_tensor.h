@@ -1,0 +1,49 @@
+// A frozen weight kept in the bytes of its file: any ggml type, from F32 to IQ1_S.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace retort {
+
+/// `shape` is torch order ([out, in] for a linear weight); rows are contiguous and whole numbers of blocks.
+/// The bytes belong to `owner` (a mapped file or a buffer) and are never copied.
+class QuantizedTensor {
+ public:
+  QuantizedTensor() = default;
+  /// Throws Error(bad_input) with `name` when the byte count does not fit type and shape or a row is not whole blocks.
+  QuantizedTensor(std::string name, int ggml_type, std::vector<int64_t> shape, std::span<const uint8_t> bytes,
+                  std::shared_ptr<const void> owner);
+
+  const std::string& name() const { return name_; }
+  int type() const { return type_; }        ///< enum ggml_type
+  std::string type_name() const;            ///< "Q4_1"
+  const std::vector<int64_t>& shape() const { return shape_; }
+  int64_t rows() const;                     ///< product of all dimensions but the last
+  int64_t columns() const { return shape_.back(); }
+  std::span<const uint8_t> bytes() const { return bytes_; }
+  size_t row_bytes() const { return bytes_.size() / static_cast<size_t>(rows()); }
+  double bits_per_weight() const;
+
+  /// Dequantizes rows [begin, end) into `out` (contiguous, [end - begin, columns]; f32, f64 or bf16) exactly as ggml's to_float
+  /// does, in parallel over rows.
+  void dequantize_rows(int64_t begin, int64_t end, const at::Tensor& out) const;
+  /// The whole tensor as a new dense tensor of `dtype`.
+  at::Tensor dequantize(at::ScalarType dtype = at::kFloat) const;
+  /// A tensor with rows in another order (row i of the result is row order[i]); copies the bytes.
+  QuantizedTensor permute_rows(std::span<const int64_t> order) const;
+
+ private:
+  std::string name_;
+  int type_ = 0;
+  std::vector<int64_t> shape_;
+  std::span<const uint8_t> bytes_;
+  std::shared_ptr<const void> owner_;
+};
+
+}  // namespace retort
