@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Includes only go downwards, and no umbrella header of LibTorch: prints each offending line, exits 1 if there is one.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+declare -A allowed=(
+  [core]="core"
+  [quant]="core quant"
+  [models]="core quant models"
+  [adapters]="core quant models adapters"
+  [data]="core quant models data"
+  [trainer]="core quant models adapters data trainer"
+  [export]="core quant models adapters data export"
+  [monitor]="core quant models data monitor"
+  [report]="core report"
+  [recipes]="core quant models adapters data trainer export monitor report recipes"
+  [cli]="core quant models adapters data trainer export monitor report recipes cli"
+)
+bad=0
+for folder in "${!allowed[@]}"; do
+  while IFS= read -r line; do
+    target=$(sed -E 's/.*#include "([^"\/]+)\/.*/\1/' <<<"$line")
+    [[ -n ${allowed[$target]+known} ]] || continue
+    [[ " ${allowed[$folder]} " == *" $target "* ]] || { echo "$line: $folder may include only: ${allowed[$folder]}"; bad=1; }
+  done < <(grep -rnE '#include "[^"]+/' "$folder" --include='*.h' --include='*.cpp' --include='*.cu')
+done
+if grep -rnE '#include [<"]torch/(torch|all|extension)\.h' core quant models adapters data trainer export monitor report \
+     recipes cli tests bench --include='*.h' --include='*.cpp'; then
+  echo "torch/torch.h costs 18 s a file: include per-op headers or use the precompiled header"; bad=1
+fi
+exit $bad
