@@ -49,6 +49,8 @@ class CausalLM {
   virtual void observe(std::function<void(const std::string&, const at::Tensor&)> observer) = 0;
   /// Bytes the frozen weights hold in memory.
   virtual int64_t weight_bytes() const = 0;
+  /// Number of frozen parameters, norms and biases included; a tied head counts once.
+  virtual int64_t parameter_count() const = 0;
 };
 
 }  // namespace retort

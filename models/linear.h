@@ -31,6 +31,8 @@ class LinearAdapter {
   /// The weight that a merge gives, same shape and dtype as `weight` (f32 or f64) [out, in].
   virtual at::Tensor merged(const at::Tensor& weight) const = 0;
   virtual std::vector<Parameter> parameters() const = 0;
+  /// Names the micro-batch of the next forward: what is random in it is a function of this number, so it repeats when asked again.
+  virtual void set_micro_step(uint64_t) {}
 };
 
 /// weight [out, in]: dense, or the file's own blocks dequantized when used.

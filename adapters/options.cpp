@@ -1,0 +1,140 @@
+#include "adapters/options.h"
+
+#include <re2/re2.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/schema.h"
+
+namespace retort {
+namespace {
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+void check_expression(const std::string& key, const std::string& expression) {
+  const RE2 compiled(expression, RE2::Quiet);
+  if (!compiled.ok())
+    fail(Exit::usage,
+         "{}: \"{}\" is not a regular expression of RE2: {} (look-around and back-references do not exist in it)", key,
+         expression, compiled.error());
+}
+
+}  // namespace
+
+bool ModuleChoice::all_linear() const { return lower(expression) == "all-linear"; }
+
+void from_yaml(const Yaml& node, ModuleChoice& choice) {
+  choice = {};
+  if (node.is_list()) {
+    for (const Yaml& item : node.items()) choice.names.push_back(item.as_string());
+  } else if (node.is_scalar()) {
+    choice.expression = node.as_string();
+  } else if (!node.is_null()) {
+    node.refuse(
+        fmt::format("found {}; give \"all-linear\", a list of module names, or one regular expression", node.shown()));
+  }
+}
+
+Json json_schema_of(ModuleChoice*) {
+  return {{"oneOf", {{{"type", "string"}}, {{"type", "array"}, {"items", {{"type", "string"}}}}, {{"type", "null"}}}},
+          {"description", "all-linear, a list of module names, or one regular expression for whole names"}};
+}
+
+void from_yaml(const Yaml& node, LoraInit& init) {
+  const std::string text = node.is_scalar() ? node.as_string() : "";
+  if (text == "true") {
+    init = LoraInit::kaiming;
+  } else if (text == "gaussian") {
+    init = LoraInit::gaussian;
+  } else {
+    node.refuse(
+        fmt::format("found {}; allowed: true (A kaiming-uniform, B zero), gaussian. PEFT's others change the base "
+                    "weights or B at the start, which an adapter beside unchanged weights cannot hold",
+                    node.shown()));
+  }
+}
+
+Json json_schema_of(LoraInit*) { return {{"enum", {true, "gaussian"}}}; }
+
+const Schema<AdapterOptions>& schema_of(AdapterOptions*) {
+  static const auto schema =
+      Schema<AdapterOptions>("adapter",
+                             "What is trained: a low-rank update of the linear layers. The names are PEFT's.")
+          .field("kind", &AdapterOptions::kind, "which adapter; `retort schema` lists them")
+          .field("r", &AdapterOptions::r, "rank of the update", {.minimum = 1, .maximum = 65536})
+          .field("lora_alpha", &AdapterOptions::lora_alpha, "the update is scaled by lora_alpha / r",
+                 {.minimum = 0, .minimum_open = true})
+          .field("lora_dropout", &AdapterOptions::lora_dropout, "share of the inputs of A that a training step drops",
+                 {.minimum = 0, .maximum = 0.95})
+          .field("use_rslora", &AdapterOptions::use_rslora, "scale by lora_alpha / sqrt(r)")
+          .field("target_modules", &AdapterOptions::target_modules,
+                 "`all-linear` (all but the head), a list of names (whole, or the part after a dot), or a regular "
+                 "expression")
+          .field("exclude_modules", &AdapterOptions::exclude_modules,
+                 "modules left out, as a list or a regular expression")
+          .field("layers_to_transform", &AdapterOptions::layers_to_transform,
+                 "numbers of the layers to adapt; empty: all")
+          .field("layers_pattern", &AdapterOptions::layers_pattern,
+                 "name of the list of layers that layers_to_transform counts in, where the first number is not it")
+          .field("rank_pattern", &AdapterOptions::rank_pattern, "module name or regular expression -> its rank")
+          .field("alpha_pattern", &AdapterOptions::alpha_pattern, "module name or regular expression -> its lora_alpha")
+          .field("init_lora_weights", &AdapterOptions::init_lora_weights,
+                 "`true`: A kaiming-uniform, B zero; `gaussian`: A normal with deviation 1 / r, B zero")
+          .field("bias", &AdapterOptions::bias, "biases are never trained", {.one_of = {"none"}})
+          .field("modules_to_save", &AdapterOptions::modules_to_save, "modules trained whole; must be empty")
+          .renamed("lora_r", "r")
+          .renamed("lora_rank", "r")
+          .renamed("rank", "r")
+          .renamed("alpha", "lora_alpha")
+          .renamed("dropout", "lora_dropout")
+          .renamed("rslora", "use_rslora")
+          .renamed("lora_target", "target_modules")
+          .renamed("lora_target_modules", "target_modules")
+          .renamed("lora_modules_to_save", "modules_to_save")
+          .renamed("lora_target_linear", "target_modules")
+          .renamed("type", "kind");
+  return schema;
+}
+
+void check_options(const AdapterOptions& options) {
+  if (!options.modules_to_save.empty())
+    fail(Exit::usage,
+         "adapter.modules_to_save: \"{}\" asks for a module trained whole, which no adapter file for llama.cpp can "
+         "hold; leave "
+         "it empty and put an adapter on the module (target_modules) instead",
+         options.modules_to_save.front());
+  if (options.target_modules.empty())
+    fail(Exit::usage,
+         "adapter.target_modules: empty, so nothing would be trained; allowed: all-linear, a list of module names, "
+         "a regular expression");
+  const bool by_expression = !options.target_modules.expression.empty() && !options.target_modules.all_linear();
+  if (by_expression) {
+    check_expression("adapter.target_modules", options.target_modules.expression);
+    if (!options.layers_to_transform.empty())
+      fail(Exit::usage,
+           "adapter.layers_to_transform: does not go with a regular expression as target_modules; put the layers' "
+           "numbers into the expression, or name the modules in a list");
+  }
+  if (options.exclude_modules.all_linear())
+    fail(Exit::usage, "adapter.exclude_modules: \"all-linear\" is for target_modules only");
+  if (!options.exclude_modules.expression.empty())
+    check_expression("adapter.exclude_modules", options.exclude_modules.expression);
+  if (!options.layers_pattern.empty() && options.layers_to_transform.empty())
+    fail(Exit::usage,
+         "adapter.layers_pattern: says where layers_to_transform counts, which is empty; give both or none");
+  for (const std::string& pattern : options.layers_pattern) check_expression("adapter.layers_pattern", pattern);
+  for (const auto& [pattern, r] : options.rank_pattern) {
+    check_expression("adapter.rank_pattern", pattern);
+    if (r < 1) fail(Exit::usage, "adapter.rank_pattern: {} is {}; a rank is at least 1", pattern, r);
+  }
+  for (const auto& [pattern, alpha] : options.alpha_pattern) {
+    check_expression("adapter.alpha_pattern", pattern);
+    if (!(alpha > 0)) fail(Exit::usage, "adapter.alpha_pattern: {} is {}; an alpha is above 0", pattern, alpha);
+  }
+}
+
+}  // namespace retort

@@ -1,0 +1,54 @@
+// What an adapter is and where it goes, under PEFT's own field names.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+
+namespace retort {
+
+class Yaml;
+template <typename Options>
+class Schema;
+
+/// A choice of modules as PEFT writes it: a list of names, one regular expression, or "all-linear".
+struct ModuleChoice {
+  std::string expression;          ///< a regular expression for whole names, or "all-linear"; empty: `names` choose
+  std::vector<std::string> names;  ///< a module is chosen when its name equals one or ends with "." + one
+  bool empty() const { return expression.empty() && names.empty(); }
+  bool all_linear() const;
+};
+
+/// PEFT's init_lora_weights, as far as the result is plain LoRA: `true` (A kaiming-uniform, B zero) or "gaussian".
+enum class LoraInit { kaiming, gaussian };
+
+struct AdapterOptions {
+  std::string kind = "lora";  ///< a file in adapters/kinds/
+  int64_t r = 16;
+  double lora_alpha = 32;
+  double lora_dropout = 0;
+  bool use_rslora = false;  ///< scale by alpha / sqrt(r) instead of alpha / r
+  ModuleChoice target_modules{.expression = "all-linear", .names = {}};
+  ModuleChoice exclude_modules;
+  std::vector<int64_t> layers_to_transform;  ///< empty: all
+  std::vector<std::string> layers_pattern;   ///< names of the list of layers; empty: any
+  std::map<std::string, int64_t> rank_pattern;
+  std::map<std::string, double> alpha_pattern;
+  LoraInit init_lora_weights = LoraInit::kaiming;
+  std::string bias = "none";
+  std::vector<std::string> modules_to_save;
+};
+
+void from_yaml(const Yaml& node, ModuleChoice& choice);
+Json json_schema_of(ModuleChoice*);
+void from_yaml(const Yaml& node, LoraInit& init);
+Json json_schema_of(LoraInit*);
+const Schema<AdapterOptions>& schema_of(AdapterOptions*);
+
+/// Errors that need more than one field, or regular expressions: Error(usage) naming key, what was found, what to do.
+void check_options(const AdapterOptions& options);
+
+}  // namespace retort
