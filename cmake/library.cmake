@@ -30,7 +30,7 @@ function(retort_pch target)
     file(WRITE ${CMAKE_BINARY_DIR}/pch_owner.cpp "namespace retort { void pch_owner() {} }\n")
     add_library(retort_pch_owner STATIC ${CMAKE_BINARY_DIR}/pch_owner.cpp)
     retort_options(retort_pch_owner)
-    target_link_libraries(retort_pch_owner PUBLIC torch_api fmt::fmt)
+    target_link_libraries(retort_pch_owner PUBLIC retort_core torch_api)  # the same flags as its users
     target_precompile_headers(retort_pch_owner PRIVATE
       <ATen/ATen.h> <torch/csrc/autograd/custom_function.h> <torch/csrc/autograd/autograd.h> <fmt/format.h>
       <algorithm> <functional> <map> <memory> <optional> <span> <string> <vector>)
