@@ -18,16 +18,25 @@ struct llama_vocab;
 namespace retort {
 
 struct ServedOptions {
-  int threads = 0;  ///< 0: the machine's
+  int threads = 0;  ///< 0: the cores that this process may use
   int gpu_layers = 0;
-  int64_t context = 0;                      ///< tokens; 0: what the longest request needs
-  std::filesystem::path adapter;            ///< a GGUF adapter, scale 1; empty: none
+  int64_t context = 0;            ///< tokens; 0: what the longest request needs
+  std::filesystem::path adapter;  ///< a GGUF adapter, scale 1; empty: none
 };
 
 struct Generated {
   std::vector<int32_t> ids;  ///< without the prompt, without the end-of-generation token
   bool stopped = false;      ///< an end-of-generation token came before the limit
   double first_token_seconds = 0, prompt_seconds = 0, generation_seconds = 0;
+};
+
+/// One document of a pass: logits where they are wanted, then a greedy continuation.
+struct ServedRequest {
+  std::vector<int32_t> ids;
+  std::vector<int64_t> wanted;  ///< ascending positions whose logits are handed over
+  int64_t generate = 0;         ///< at most so many tokens are generated after the last one
+  /// Asked after each generated token: false ends the generation; empty: never asked.
+  std::function<bool(std::span<const int32_t>)> go_on = {};
 };
 
 /// One loaded model with one context. Not for several threads at once.
@@ -45,7 +54,14 @@ class ServedModel {
   virtual void logits(const std::vector<std::vector<int32_t>>& documents,
                       const std::vector<std::vector<int64_t>>& wanted,
                       const std::function<void(size_t, const at::Tensor&)>& each) = 0;
-  /// Greedy (temperature 0) or seeded sampling until end of generation or `limit` tokens; `stream` sees each piece of text.
+  /// Several documents, a batch at a time; those that begin alike share their beginning: a prompt with twelve answers
+  /// is computed once, and so is a preamble that all documents have. `logits` gets [n, V] of `wanted` (not called when
+  /// that is empty), `generated` the continuation (not called when none is asked for), both in the order of the
+  /// requests.
+  virtual void run(std::span<const ServedRequest> requests,
+                   const std::function<void(size_t, const at::Tensor&)>& logits,
+                   const std::function<void(size_t, const Generated&)>& generated = {}) = 0;
+  /// Greedy (temperature 0) or seeded sampling until end of generation or `limit` tokens; `stream` sees each token.
   virtual Generated generate(std::span<const int32_t> prompt, int64_t limit, double temperature = 0, uint64_t seed = 0,
                              const std::function<void(int32_t)>& stream = {}) = 0;
   /// Bytes of weights plus context buffers, as llama.cpp reports them.
