@@ -34,7 +34,8 @@ class MappedFile {
 std::string read_text(const std::filesystem::path& path, uint64_t limit = uint64_t{1} << 30);
 
 /// A file that appears under its name only when commit() has written and fsynced all of it.
-/// The temporary lies beside it; a destructor without commit() removes it. Errors: Error(io) with path and errno text.
+/// The temporary lies beside it; a destructor without commit() removes it, and what a killed process left is removed
+/// when the same name is written a day later. Missing folders are created. Errors: Error(io) with path and errno text.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -45,7 +46,8 @@ class AtomicFile {
   void write(std::string_view bytes);
   void write(std::span<const uint8_t> bytes);
   uint64_t position() const { return position_; }
-  /// Where the bytes lie until commit(); libraries that write by path (HDF5, libllama) may write here instead of write().
+  /// Where the bytes lie until commit(); libraries that write by path (HDF5, libllama) may write here instead of
+  /// write().
   const std::filesystem::path& temporary() const { return temporary_; }
   /// Flushes, fsyncs, renames, fsyncs the folder.
   void commit();
@@ -59,8 +61,8 @@ class AtomicFile {
 
 void write_atomic(const std::filesystem::path& path, std::string_view text);
 
-/// A folder that appears under its name only at commit(): fsyncs its files, then renames. An older folder of that name is
-/// swapped out and removed.
+/// A folder that appears under its name only at commit(): fsyncs its files, then renames. An older folder of that name
+/// is swapped out and removed.
 class AtomicFolder {
  public:
   explicit AtomicFolder(std::filesystem::path path);
@@ -72,10 +74,10 @@ class AtomicFolder {
 
  private:
   std::filesystem::path path_, temporary_;
-  bool committed_ = false;
 };
 
-/// An exclusive advisory lock (flock) on `path`, created when missing; released by the destructor or by the process's end.
+/// An exclusive advisory lock (flock) on `path`, created when missing; released by the destructor or by the process's
+/// end.
 class FileLock {
  public:
   /// Waits for the lock; with wait = false throws Error(retry) when another process holds it.
