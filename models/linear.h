@@ -19,28 +19,39 @@ struct Parameter {
   at::Tensor tensor;  ///< leaf, requires_grad; its gradient accumulates in tensor.grad()
 };
 
-/// What changes a frozen linear layer. forward and backward are explicit: the block that owns the layer runs them inside its own
-/// closed-form backward. One file a kind in adapters/kinds/.
+/// What changes a frozen linear layer. forward and backward are explicit: the block that owns the layer runs them
+/// inside its own closed-form backward. One file a kind in adapters/kinds/.
 class LinearAdapter {
  public:
   virtual ~LinearAdapter() = default;
-  /// y += delta(x), in place; x [T, in], y [T, out] (may be a strided slice). Returns what backward needs (undefined: nothing).
+  /// y += delta(x), in place; x [T, in], y [T, out] (may be a strided slice). Returns what backward needs (undefined:
+  /// nothing).
   virtual at::Tensor forward(const at::Tensor& x, at::Tensor y, bool training) = 0;
   /// dx += the adapter's part (dx undefined: not wanted) and the parameters' gradients += theirs.
   virtual void backward(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& saved, at::Tensor dx) = 0;
   /// The weight that a merge gives, same shape and dtype as `weight` (f32 or f64) [out, in].
   virtual at::Tensor merged(const at::Tensor& weight) const = 0;
   virtual std::vector<Parameter> parameters() const = 0;
-  /// Names the micro-batch of the next forward: what is random in it is a function of this number, so it repeats when asked again.
+  /// Names the micro-batch of the next forward: what is random in it is a function of this number, so it repeats when
+  /// asked again.
   virtual void set_micro_step(uint64_t) {}
 };
 
-/// weight [out, in]: dense, or the file's own blocks dequantized when used.
+/// y = x Wᵀ + bias + adapter(x), with W and bias frozen.
 struct Linear {
   std::string name;  ///< Hugging Face's module name: "model.layers.0.self_attn.q_proj"
   int64_t in = 0, out = 0;
-  std::function<at::Tensor()> weight;  ///< the frozen weight as a dense tensor [out, in] in f32 (f64 model: f64)
+  std::function<at::Tensor()>
+      weight;       ///< W as a dense tensor [out, in] in the model's type; native form: dequantized now
+  at::Tensor bias;  ///< [out], or undefined
   std::unique_ptr<LinearAdapter> adapter;
 };
+
+/// y [T, out] for x [T, in]; `saved` becomes what the adapter's backward needs.
+at::Tensor linear_forward(const Linear& linear, const at::Tensor& x, bool training, at::Tensor& saved);
+
+/// dx = d loss / dx, or dx += with `add` (dx undefined: not wanted), and the adapter's parameters get their gradients.
+void linear_backward(const Linear& linear, const at::Tensor& x, const at::Tensor& dy, const at::Tensor& saved,
+                     const at::Tensor& dx, bool add = false);
 
 }  // namespace retort

@@ -1,0 +1,131 @@
+#include "models/cross_entropy.h"
+
+#include <ATen/ATen.h>
+#include <ATen/OpMathType.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "models/matmul.h"
+
+namespace retort {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// Sum of the rows' losses; the logits become d loss / d logits: probabilities minus one at the label.
+at::Tensor softmax_loss(at::Tensor logits, const at::Tensor& labels) {
+  const at::Tensor at_label = labels.unsqueeze(1);
+  const at::Tensor lse = at::logsumexp(logits, -1, true);
+  const at::Tensor loss = (lse - logits.gather(1, at_label)).sum(at::kDouble);
+  logits.sub_(lse).exp_();
+  logits.scatter_add_(1, at_label, at::full_like(at_label, -1, logits.options()));
+  return loss;
+}
+
+/// Calls each(begin, end, d loss / d logits of these rows, what the head's adapter keeps) and returns the loss's sum.
+template <typename Each>
+at::Tensor for_chunks(const Linear& head, const at::Tensor& weight, const at::Tensor& x, const at::Tensor& labels,
+                      int64_t chunk, bool training, const Each& each) {
+  const auto wide = at::toOpMathType(x.scalar_type());
+  at::Tensor loss = at::zeros({}, x.options().dtype(at::kDouble)), saved;
+  at::Tensor buffer = at::empty({std::min(chunk, x.size(0)), head.out}, x.options());
+  for (int64_t begin = 0; begin < x.size(0); begin += chunk) {
+    const int64_t end = std::min(begin + chunk, x.size(0));
+    const at::Tensor input = x.slice(0, begin, end);
+    at::Tensor logits = buffer.slice(0, 0, end - begin);
+    matmul(input, weight.t(), logits);
+    if (head.bias.defined()) logits.add_(head.bias);
+    if (head.adapter) saved = head.adapter->forward(input, logits, training);
+    logits = logits.to(wide);
+    loss.add_(softmax_loss(logits, labels.slice(0, begin, end)));
+    each(begin, end, logits.to(x.scalar_type()), saved);
+  }
+  return loss.to(wide);
+}
+
+/// A frozen head's gradient is known as soon as the logits are, but for the factor that backward brings. A head with an
+/// adapter runs its chunks again in backward, when the factor is known: its parameters' gradients are summed in place.
+struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& labels,
+                            const Linear* head, int64_t chunk) {
+    const at::Tensor rows = at::nonzero(labels >= 0).squeeze(1);
+    const bool all = rows.size(0) == labels.size(0);
+    const at::Tensor x = all ? hidden : hidden.index_select(0, rows), targets = labels.index_select(0, rows);
+    const at::Tensor weight = head->weight();
+    at::Tensor kept = head->adapter ? x : at::empty_like(x);
+    const at::Tensor loss = for_chunks(*head, weight, x, targets, chunk, true,
+                                       [&](int64_t begin, int64_t end, const at::Tensor& dlogits, const at::Tensor&) {
+                                         if (!head->adapter) matmul(dlogits, weight, kept.slice(0, begin, end));
+                                       });
+    ctx->save_for_backward({kept, rows, targets});
+    ctx->saved_data["head"] = reinterpret_cast<int64_t>(head);
+    ctx->saved_data["chunk"] = chunk;
+    ctx->saved_data["tokens"] = hidden.size(0);
+    return loss;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const at::NoGradGuard no_grad;
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &kept = saved[0], &rows = saved[1], &targets = saved[2], &factor = gradients[0];
+    const auto& head = *reinterpret_cast<const Linear*>(ctx->saved_data["head"].toInt());
+    at::Tensor dx;
+    if (head.adapter) {
+      dx = at::empty_like(kept);
+      const at::Tensor weight = head.weight();
+      for_chunks(head, weight, kept, targets, ctx->saved_data["chunk"].toInt(), true,
+                 [&](int64_t begin, int64_t end, at::Tensor dlogits, const at::Tensor& adapter_saved) {
+                   dlogits.mul_(factor);
+                   const at::Tensor part = dx.slice(0, begin, end);
+                   matmul(dlogits, weight, part);
+                   head.adapter->backward(kept.slice(0, begin, end), dlogits, adapter_saved, part);
+                 });
+    } else {
+      dx = kept * factor;
+    }
+    const int64_t tokens = ctx->saved_data["tokens"].toInt();
+    if (dx.size(0) != tokens) dx = at::zeros({tokens, dx.size(1)}, dx.options()).index_copy_(0, rows, dx);
+    return {dx.to(kept.scalar_type()), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+struct Logits : torch::autograd::Function<Logits> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const Linear* head) {
+    at::Tensor saved;
+    const at::Tensor logits = linear_forward(*head, hidden, true, saved);
+    ctx->save_for_backward({hidden, saved});
+    ctx->saved_data["head"] = reinterpret_cast<int64_t>(head);
+    return logits.to(at::toOpMathType(hidden.scalar_type()));
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const at::NoGradGuard no_grad;
+    const auto saved = ctx->get_saved_variables();
+    const auto& head = *reinterpret_cast<const Linear*>(ctx->saved_data["head"].toInt());
+    const at::Tensor dx = at::empty_like(saved[0]);
+    linear_backward(head, saved[0], gradients[0].to(dx.scalar_type()).contiguous(), saved[1], dx);
+    return {dx, at::Tensor()};
+  }
+};
+
+bool wants_gradient(const at::Tensor& x) { return at::GradMode::is_enabled() && x.requires_grad(); }
+
+}  // namespace
+
+at::Tensor linear_cross_entropy(const Linear& head, const at::Tensor& hidden, const at::Tensor& labels, int64_t chunk) {
+  const at::Tensor targets = labels.to(hidden.device());
+  if (wants_gradient(hidden)) return CrossEntropy::apply(hidden, targets, &head, chunk);
+  const at::NoGradGuard no_grad;
+  const at::Tensor rows = at::nonzero(targets >= 0).squeeze(1);
+  return for_chunks(head, head.weight(), hidden.index_select(0, rows), targets.index_select(0, rows), chunk, false,
+                    [](int64_t, int64_t, const at::Tensor&, const at::Tensor&) {});
+}
+
+at::Tensor head_logits(const Linear& head, const at::Tensor& hidden) {
+  if (wants_gradient(hidden)) return Logits::apply(hidden, &head);
+  const at::NoGradGuard no_grad;
+  at::Tensor unused;
+  return linear_forward(head, hidden, false, unused).to(at::toOpMathType(hidden.scalar_type()));
+}
+
+}  // namespace retort
