@@ -21,22 +21,25 @@ class QuantizedTensor {
                   std::shared_ptr<const void> owner);
 
   const std::string& name() const { return name_; }
-  int type() const { return type_; }        ///< enum ggml_type
-  std::string type_name() const;            ///< "Q4_1"
+  int type() const { return type_; }  ///< enum ggml_type
+  std::string type_name() const;      ///< "Q4_1"
   const std::vector<int64_t>& shape() const { return shape_; }
-  int64_t rows() const;                     ///< product of all dimensions but the last
+  int64_t elements() const;  ///< product of all dimensions
+  int64_t rows() const;      ///< product of all dimensions but the last
   int64_t columns() const { return shape_.back(); }
   std::span<const uint8_t> bytes() const { return bytes_; }
   size_t row_bytes() const { return bytes_.size() / static_cast<size_t>(rows()); }
   double bits_per_weight() const;
 
-  /// Dequantizes rows [begin, end) into `out` (contiguous, [end - begin, columns]; f32, f64 or bf16) exactly as ggml's to_float
-  /// does, in parallel over rows.
+  /// Dequantizes rows [begin, end) into `out` (contiguous, [end - begin, columns]; f32, f64, bf16 or f16) exactly
+  /// as ggml's to_float does, in parallel over rows. Error(bad_input) for the integer types, which hold no weights.
   void dequantize_rows(int64_t begin, int64_t end, const at::Tensor& out) const;
   /// The whole tensor as a new dense tensor of `dtype`.
   at::Tensor dequantize(at::ScalarType dtype = at::kFloat) const;
   /// A tensor with rows in another order (row i of the result is row order[i]); copies the bytes.
   QuantizedTensor permute_rows(std::span<const int64_t> order) const;
+  /// The same bytes under another name, in a shape of the same size.
+  QuantizedTensor renamed(std::string name, std::vector<int64_t> shape) const;
 
  private:
   std::string name_;
@@ -45,5 +48,8 @@ class QuantizedTensor {
   std::span<const uint8_t> bytes_;
   std::shared_ptr<const void> owner_;
 };
+
+/// "Q4_1" for GGML_TYPE_Q4_1; `type` must be one that ggml knows.
+std::string ggml_type_label(int type);
 
 }  // namespace retort
