@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "jinja/caps.h"
 #include "jinja/lexer.h"
 #include "jinja/parser.h"
 #include "jinja/runtime.h"
@@ -194,9 +195,10 @@ JinjaTemplate::JinjaTemplate(const std::string& source, std::string where, Exit 
   program_ = program;
 }
 
-std::string JinjaTemplate::render(const Json& values) const {
+std::string JinjaTemplate::render(const Json& values, std::time_t now) const {
   try {
     jinja::context context(program_->source);
+    context.current_time = now;
     for (const auto& [key, value] : values.items()) context.set_val(key, to_value(value));
     jinja::runtime runtime(context);
     jinja::value results = runtime.execute(program_->program);
@@ -207,5 +209,16 @@ std::string JinjaTemplate::render(const Json& values) const {
 }
 
 const std::set<std::string>& JinjaTemplate::variables() const { return program_->variables; }
+
+JinjaTemplate::ChatAbilities JinjaTemplate::chat_abilities() const {
+  try {
+    jinja::lexer lexer;
+    jinja::program program = jinja::parse_from_tokens(lexer.tokenize(program_->source));
+    jinja::caps caps = jinja::caps_get(program);
+    return {caps.supports_system_role, caps.supports_typed_content && !caps.supports_string_content};
+  } catch (const std::exception& error) {
+    fail(program_->exit, "{}: {}", program_->where, one_line(error.what()));
+  }
+}
 
 }  // namespace retort

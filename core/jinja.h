@@ -1,6 +1,7 @@
 // Jinja templates through llama.cpp's engine, the one that renders chat templates where the exported model is served.
 #pragma once
 
+#include <ctime>
 #include <memory>
 #include <set>
 #include <string>
@@ -18,10 +19,16 @@ class JinjaTemplate {
   explicit JinjaTemplate(const std::string& source, std::string where, Exit exit = Exit::usage);
 
   /// `values` is an object: its keys are the template's variables. Throws Error(exit) with the engine's message; a
-  /// variable without a value renders as nothing, as in Jinja.
-  std::string render(const Json& values) const;
+  /// variable without a value renders as nothing, as in Jinja. `now` is what strftime_now prints.
+  std::string render(const Json& values, std::time_t now = std::time(nullptr)) const;
   /// The variables that the template reads and does not set itself.
   const std::set<std::string>& variables() const;
+  /// What a chat template can take, found by rendering probes as llama.cpp's server does.
+  struct ChatAbilities {
+    bool system_role = true;          ///< else a system message must go into the next one
+    bool typed_content_only = false;  ///< content must be [{type: text, text: ...}]
+  };
+  ChatAbilities chat_abilities() const;
 
  private:
   struct Program;

@@ -29,14 +29,15 @@ class PackedDataset {
   virtual int64_t window_tokens(int64_t window) const = 0;
   virtual int64_t window_trained(int64_t window) const = 0;
   virtual const Ledger& ledger() const = 0;
-  /// Documents of the given windows, laid end to end in that order; labels already shifted (labels[t] is ids[t + 1] where that
-  /// token is trained, else -1).
+  /// Documents of the given windows, laid end to end in that order; labels already shifted (labels[t] is ids[t + 1]
+  /// where that token is trained, else -1).
   virtual Batch batch(std::span<const int64_t> windows) const = 0;
   /// SHA-256 of the key the cache file was made under: data, tokenizer, template, options.
   virtual std::string key() const = 0;
 };
 
-/// The order of windows in an epoch is a permutation drawn from (seed, epoch) alone, so (epoch, position) is all its state.
+/// The order of windows in an epoch is a permutation drawn from (seed, epoch) alone, so (epoch, position) is all its
+/// state.
 class Loader {
  public:
   Loader(const PackedDataset& data, uint64_t seed, bool shuffle = true);

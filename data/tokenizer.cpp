@@ -1,0 +1,171 @@
+#include "data/tokenizer.h"
+
+#include <gguf.h>
+#include <llama.h>
+
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <optional>
+
+#include "core/error.h"
+#include "core/hash.h"
+#include "data/vocabulary.h"
+
+namespace retort {
+namespace {
+
+/// What libllama logs as errors while one of its functions runs. Its logger is one a process, hence the lock.
+class LlamaErrors {
+ public:
+  LlamaErrors() : lock_(mutex()) {
+    llama_log_get(&callback_, &data_);
+    llama_log_set(
+        [](ggml_log_level level, const char* text, void* self) {
+          if (level == GGML_LOG_LEVEL_ERROR) static_cast<LlamaErrors*>(self)->text += text;
+        },
+        this);
+  }
+  ~LlamaErrors() { llama_log_set(callback_, data_); }
+  std::string text;
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex mutex;
+    return mutex;
+  }
+  std::lock_guard<std::mutex> lock_;
+  ggml_log_callback callback_ = nullptr;
+  void* data_ = nullptr;
+};
+
+class LlamaTokenizer : public Tokenizer {
+ public:
+  explicit LlamaTokenizer(const std::filesystem::path& path) : path_(path.string()) {
+    std::unique_ptr<gguf_context, decltype(&gguf_free)> metadata(nullptr, gguf_free);
+    LlamaErrors errors;
+    metadata.reset(gguf_init_from_file(path_.c_str(), {/*no_alloc=*/true, /*ctx=*/nullptr}));
+    if (!metadata) fail(Exit::bad_input, "{}: not a readable GGUF file: {}", path_, first_line(errors.text));
+    check_vocabulary(metadata.get(), path_);
+    llama_model_params parameters = llama_model_default_params();
+    parameters.vocab_only = true;
+    model_.reset(llama_model_load_from_file(path_.c_str(), parameters));
+    if (!model_)
+      fail(Exit::bad_input, "{}: llama.cpp does not load the vocabulary: {}", path_, first_line(errors.text));
+    vocab_ = llama_model_get_vocab(model_.get());
+    hash_ = hash_vocabulary(metadata.get());
+    if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_SPM) find_sentinel();
+  }
+
+  std::vector<int32_t> encode(const std::string& text, bool special, bool bos) const override {
+    if (text.size() > std::numeric_limits<int32_t>::max() / 2)
+      fail(Exit::bad_input, "a text of {} bytes is too long to tokenize at once", text.size());
+    std::vector<int32_t> ids(text.size() / 3 + 16);
+    try {
+      int32_t count = tokenize(text, special, bos, ids);
+      if (count < 0) {
+        ids.resize(-static_cast<int64_t>(count));
+        count = tokenize(text, special, bos, ids);
+      }
+      ids.resize(count);
+    } catch (const std::exception& error) {
+      fail(Exit::bad_input, "{}: the vocabulary cannot express the text \"{}\": {}", path_, text.substr(0, 60),
+           error.what());
+    }
+    return ids;
+  }
+
+  std::vector<int32_t> encode_after(const std::string& text) const override {
+    if (sentinel_.empty()) return encode(text, true, false);
+    std::vector<int32_t> ids = encode(sentinel_ + text, true, false);
+    ids.erase(ids.begin(), ids.begin() + sentinel_tokens_);
+    return ids;
+  }
+
+  std::string decode(std::span<const int32_t> ids, bool special) const override {
+    std::string text(ids.size() * 8 + 64, '\0');
+    auto detokenize = [&] {
+      return llama_detokenize(vocab_, ids.data(), static_cast<int32_t>(ids.size()), text.data(),
+                              static_cast<int32_t>(text.size()), /*remove_special=*/false, special);
+    };
+    for (int32_t id : ids) check(id);
+    int32_t count = detokenize();
+    if (count < 0) {
+      text.resize(-static_cast<int64_t>(count));
+      count = detokenize();
+    }
+    text.resize(count);
+    return text;
+  }
+
+  std::string piece(int32_t id) const override {
+    check(id);
+    std::string text(64, '\0');
+    int32_t count = llama_token_to_piece(vocab_, id, text.data(), static_cast<int32_t>(text.size()), 0, true);
+    if (count < 0) {
+      text.resize(-static_cast<int64_t>(count));
+      count = llama_token_to_piece(vocab_, id, text.data(), static_cast<int32_t>(text.size()), 0, true);
+    }
+    text.resize(count);
+    return text;
+  }
+
+  int64_t size() const override { return llama_vocab_n_tokens(vocab_); }
+  int32_t bos() const override { return llama_vocab_bos(vocab_); }
+  int32_t eos() const override { return llama_vocab_eos(vocab_); }
+  bool adds_bos() const override { return llama_vocab_get_add_bos(vocab_); }
+  bool adds_eos() const override { return llama_vocab_get_add_eos(vocab_); }
+  bool ends_generation(int32_t id) const override { return llama_vocab_is_eog(vocab_, id); }
+  std::string hash() const override { return hash_; }
+  std::string chat_template() const override {
+    const char* text = llama_model_chat_template(model_.get(), nullptr);
+    return text ? text : "";
+  }
+
+ private:
+  static std::string first_line(const std::string& text) {
+    return text.empty() ? "no reason given" : text.substr(0, text.find('\n'));
+  }
+
+  void check(int32_t id) const {
+    if (id < 0 || id >= size()) fail(Exit::bad_input, "{}: token {} is not in the vocabulary of {}", path_, id, size());
+  }
+
+  int32_t tokenize(const std::string& text, bool special, bool bos, std::vector<int32_t>& ids) const {
+    return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), ids.data(),
+                          static_cast<int32_t>(ids.size()), bos, special);
+  }
+
+  /// A character that becomes a byte token and is in no piece: put in front of a text it takes the leading space on
+  /// itself and merges with nothing, so that what comes after it is tokenized as the middle of a text.
+  void find_sentinel() {
+    for (char c : std::string("\x01\x02\x03\n")) {
+      std::string sentinel(1, c);
+      bool in_piece = false;
+      for (int32_t id = 0; id < size() && !in_piece; ++id)
+        in_piece = !(llama_vocab_get_attr(vocab_, id) & LLAMA_TOKEN_ATTR_BYTE) &&
+                   std::string(llama_vocab_get_text(vocab_, id)).find(c) != std::string::npos;
+      if (in_piece) continue;
+      std::vector<int32_t> ids = encode(sentinel, true, false);
+      if (ids.empty() || !(llama_vocab_get_attr(vocab_, ids.back()) & LLAMA_TOKEN_ATTR_BYTE)) continue;
+      sentinel_ = sentinel;
+      sentinel_tokens_ = static_cast<int64_t>(ids.size());
+      return;
+    }
+    fail(Exit::bad_input, "{}: a SentencePiece vocabulary without byte tokens for control characters is not supported",
+         path_);
+  }
+
+  std::string path_, hash_, sentinel_;
+  int64_t sentinel_tokens_ = 0;
+  std::unique_ptr<llama_model, decltype(&llama_model_free)> model_{nullptr, llama_model_free};
+  const llama_vocab* vocab_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> Tokenizer::open(const std::filesystem::path& model) {
+  return std::make_unique<LlamaTokenizer>(model);
+}
+
+}  // namespace retort
