@@ -22,6 +22,8 @@ at::Tensor frequencies(const ModelConfig& config) {
       const double kept = (turns - scaling->low_freq_factor) / (scaling->high_freq_factor - scaling->low_freq_factor);
       const double share = std::clamp(kept, 0.0, 1.0);
       frequency[i] *= share + (1 - share) / scaling->factor;
+    } else if (!config.rope_factors.empty()) {
+      frequency[i] /= config.rope_factors[static_cast<size_t>(i)];
     }
   }
   return result;
