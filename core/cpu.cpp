@@ -1,33 +1,42 @@
 #include "core/cpu.h"
 
+#include <sched.h>
+
 #include <fstream>
 #include <iterator>
 #include <set>
 #include <sstream>
 
 namespace retort {
+namespace {
 
-static CpuFeatures read_features() {
-  CpuFeatures features;
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line) && !line.empty();) {  // the first processor's paragraph
-    const size_t colon = line.find(": ");
-    if (colon == std::string::npos) continue;
-    if (line.starts_with("model name")) features.model = line.substr(colon + 2);
-    if (!line.starts_with("flags")) continue;
-    std::istringstream words(line.substr(colon + 2));
-    const std::set<std::string> flags{std::istream_iterator<std::string>(words), {}};
-    features.avx2 = flags.contains("avx2") && flags.contains("fma");
-    features.avx512f = flags.contains("avx512f");
-    features.avx512_bf16 = flags.contains("avx512_bf16");
-    features.amx_bf16 = flags.contains("amx_bf16");
+Cpu read_cpu() {
+  Cpu cpu{.model = "unknown"};
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof mask, &mask) == 0) cpu.threads = CPU_COUNT(&mask);
+  std::ifstream in("/proc/cpuinfo");
+  for (std::string line; std::getline(in, line) && !line.empty();) {  // an empty line ends the first processor
+    const size_t colon = line.find(':');
+    if (colon == line.npos) continue;
+    const std::string value = colon + 2 <= line.size() ? line.substr(colon + 2) : "";
+    if (line.starts_with("model name")) cpu.model = value;
+    if (line.starts_with("flags")) {
+      std::istringstream words(value);
+      const std::set<std::string> flags{std::istream_iterator<std::string>(words), {}};
+      cpu.avx2 = flags.contains("avx2");
+      cpu.avx512f = flags.contains("avx512f");
+      cpu.avx512_bf16 = flags.contains("avx512_bf16");
+      cpu.amx_bf16 = flags.contains("amx_bf16");
+    }
   }
-  return features;
+  return cpu;
 }
 
-const CpuFeatures& cpu_features() {
-  static const CpuFeatures features = read_features();
-  return features;
+}  // namespace
+
+const Cpu& cpu() {
+  static const Cpu value = read_cpu();
+  return value;
 }
 
 }  // namespace retort

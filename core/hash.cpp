@@ -3,6 +3,9 @@
 #include <openssl/evp.h>
 #include <xxhash.h>
 
+#include <iterator>
+#include <utility>
+
 #include "core/error.h"
 #include "core/files.h"
 
@@ -17,6 +20,11 @@ Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
 Sha256::~Sha256() { EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_)); }
 
 Sha256::Sha256(Sha256&& other) noexcept : context_(std::exchange(other.context_, nullptr)) {}
+
+Sha256& Sha256::operator=(Sha256&& other) noexcept {
+  std::swap(context_, other.context_);
+  return *this;
+}
 
 void Sha256::update(std::span<const uint8_t> bytes) {
   EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), bytes.data(), bytes.size());

@@ -16,6 +16,7 @@ class Sha256 {
   Sha256();
   ~Sha256();
   Sha256(Sha256&&) noexcept;
+  Sha256& operator=(Sha256&&) noexcept;
   void update(std::span<const uint8_t> bytes);
   void update(std::string_view bytes);
   /// 64 lower-case hexadecimal digits; the object is spent afterwards.

@@ -1,46 +1,76 @@
 #include "core/memory.h"
 
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <sstream>
 #include <string>
 
 namespace retort {
+namespace {
 
-int64_t resident_bytes() {
-  int64_t total = 0, resident = 0;
-  std::ifstream("/proc/self/statm") >> total >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
+// "VmRSS:    1234 kB" in a file of such lines, in bytes.
+uint64_t line_of(const char* file, const std::string& name) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with(name + ":")) return std::strtoull(line.c_str() + name.size() + 1, nullptr, 10) * 1024;
+  }
+  return 0;
 }
 
-int64_t peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss * int64_t{1024};
+// A file with one number; `otherwise` when there is none ("max" is no limit).
+uint64_t number_in(const std::string& file, uint64_t otherwise) {
+  uint64_t value = 0;
+  return std::ifstream(file) >> value ? value : otherwise;
 }
 
-// A control group's file holds a number or "max".
-static int64_t limit_in(const char* path) {
-  int64_t value = 0;
-  return std::ifstream(path) >> value ? value : std::numeric_limits<int64_t>::max();
+// "inactive_file 123": page cache that the kernel gives back when it is asked for.
+uint64_t reclaimable(const std::string& file, const std::string& name) {
+  std::ifstream in(file);
+  std::string key;
+  for (uint64_t value; in >> key >> value;) {
+    if (key == name) return value;
+  }
+  return 0;
 }
 
-int64_t available_bytes() {
-  int64_t available = std::numeric_limits<int64_t>::max();
-  std::ifstream info("/proc/meminfo");
-  for (std::string key; info >> key; info.ignore(std::numeric_limits<std::streamsize>::max(), '\n'))
-    if (key == "MemAvailable:") {
-      info >> available;
-      available *= 1024;
-      break;
+uint64_t left_in_group(uint64_t limit, uint64_t used, uint64_t cache) {
+  used -= std::min(used, cache);
+  return limit - std::min(limit, used);
+}
+
+// What this process's control groups, and those above them, leave.
+uint64_t group_available() {
+  constexpr uint64_t kNone = std::numeric_limits<uint64_t>::max();
+  uint64_t available = kNone;
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == line.npos) continue;
+    const bool v2 = second == first + 1;
+    if (!v2 && line.substr(first + 1, second - first - 1) != "memory") continue;
+    // Inside a container the path may name a place outside of what is mounted; the loop then ends at the mount's root.
+    for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
+      if (path == "/") path.clear();
+      const std::string folder = (v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory") + path + "/";
+      const uint64_t limit = number_in(folder + (v2 ? "memory.max" : "memory.limit_in_bytes"), kNone);
+      const uint64_t used = number_in(folder + (v2 ? "memory.current" : "memory.usage_in_bytes"), 0);
+      if (limit != kNone) {
+        const uint64_t cache = reclaimable(folder + "memory.stat", v2 ? "inactive_file" : "total_inactive_file");
+        available = std::min(available, left_in_group(limit, used, cache));
+      }
+      if (path.rfind('/') == path.npos) break;
     }
-  const int64_t limit = limit_in("/sys/fs/cgroup/memory.max");
-  if (limit != std::numeric_limits<int64_t>::max())
-    available = std::min(available, std::max<int64_t>(0, limit - limit_in("/sys/fs/cgroup/memory.current")));
+  }
   return available;
 }
+
+}  // namespace
+
+uint64_t resident_bytes() { return line_of("/proc/self/status", "VmRSS"); }
+uint64_t peak_resident_bytes() { return line_of("/proc/self/status", "VmHWM"); }
+void reset_peak_resident_bytes() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+uint64_t available_memory_bytes() { return std::min(line_of("/proc/meminfo", "MemAvailable"), group_available()); }
 
 }  // namespace retort

@@ -1,15 +1,15 @@
-// How much memory this process holds, and how much there is.
+// What the process and the machine have of memory, in bytes; 0 where the system does not say.
 #pragma once
 
 #include <cstdint>
 
 namespace retort {
 
-/// Resident set now, in bytes.
-int64_t resident_bytes();
-/// Highest resident set so far, in bytes.
-int64_t peak_resident_bytes();
-/// What can still be allocated without swapping: MemAvailable, bounded by the control group's limit.
-int64_t available_bytes();
+/// Resident now, and the most since the start or the last reset. Mapped files count while their pages are in memory.
+uint64_t resident_bytes();
+uint64_t peak_resident_bytes();
+void reset_peak_resident_bytes();
+/// What can still be taken without swapping: the machine's, or less where a control group sets a limit.
+uint64_t available_memory_bytes();
 
 }  // namespace retort

@@ -5,95 +5,132 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cstdio>
+#include <cmath>
 
 namespace retort {
+namespace {
 
-static std::atomic<bool> shown{false};
-
-void show_progress(bool on) { shown = on; }
-
-static bool on_terminal() { return isatty(STDERR_FILENO) != 0; }
-
-static size_t terminal_columns() {
-  winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
-}
-
-std::string human_bytes(int64_t bytes) {
-  static const char* const units[] = {"B", "kB", "MB", "GB", "TB"};
-  double value = static_cast<double>(bytes);
+std::string quantity(double value, bool bytes) {
+  if (!bytes)
+    return value >= 100 || value == std::floor(value) ? fmt::format("{:.0f}", value) : fmt::format("{:.2g}", value);
+  const char* const units[] = {"B", "kB", "MB", "GB", "TB"};
   size_t unit = 0;
-  while (value >= 999.5 && unit + 1 < std::size(units)) value /= 1000, ++unit;
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.{}f} {}", value, value < 10 ? 2 : 1, units[unit]);
+  for (; value >= 999.5 && unit + 1 < std::size(units); ++unit) value /= 1000;
+  return fmt::format("{:.{}f} {}", value, unit == 0 || value >= 99.95 ? 0 : 1, units[unit]);
 }
 
-std::string human_seconds(double seconds) {
-  const auto whole = static_cast<int64_t>(seconds + 0.5);
-  return whole < 3600 ? fmt::format("{}:{:02}", whole / 60, whole % 60)
-                      : fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+std::string duration(double seconds) {
+  const auto s = static_cast<int64_t>(std::ceil(seconds));
+  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
-Progress::Progress(std::string what, int64_t total, int64_t done, Unit unit)
-    : what_(std::move(what)), total_(total), first_(done), unit_(unit), start_(Clock::now()), shown_() {}
-
-Progress::~Progress() {
-  if (drawn_) std::fprintf(stderr, on_terminal() ? "\r\x1b[K%s\n" : "%s\n", last_.c_str());
+// Columns of UTF-8 text without wide characters.
+size_t columns(const std::string& text) {
+  return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
 }
 
-std::string Progress::line(int64_t done, const std::string& suffix, bool bar) const {
-  const auto number = [this](int64_t n) { return unit_ == Unit::bytes ? human_bytes(n) : fmt::format("{}", n); };
-  const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
-  std::string text = what_ + " ";
-  if (total_ > 0) {
-    const double part = std::clamp(static_cast<double>(done) / static_cast<double>(total_), 0.0, 1.0);
-    if (bar) {
-      const int filled = static_cast<int>(part * 20);
-      for (int i = 0; i < 20; ++i) text += i < filled ? "━" : "╌";
-      text += " ";
-    }
-    text += fmt::format("{}/{} {:.0f} %", number(done), number(total_), 100 * part);
-    if (done > first_ && done < total_)
-      text += fmt::format("  {} left", human_seconds(seconds / static_cast<double>(done - first_) *
-                                                     static_cast<double>(total_ - done)));
-    else
-      text += fmt::format("  {}", human_seconds(seconds));
+std::string cut(const std::string& text, size_t width) {
+  size_t end = 0;
+  for (size_t count = 0; end < text.size(); ++end) {
+    if ((text[end] & 0xc0) != 0x80 && ++count > width) break;
+  }
+  return text.substr(0, end);
+}
+
+std::string bar_of(double share, int width) {
+  static const char* const eighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
+  const int filled = static_cast<int>(std::lround(std::clamp(share, 0.0, 1.0) * width * 8));
+  std::string bar;
+  for (int i = 0; i < filled / 8; ++i) bar += "█";
+  bar += eighths[filled % 8];
+  bar.append(static_cast<size_t>(width - (filled + 7) / 8), ' ');
+  return bar;
+}
+
+int terminal_width(int fd) {
+  winsize size{};
+  return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
+}
+
+void write_all(int fd, const std::string& text) {
+  for (size_t at = 0; at < text.size();) {
+    const ssize_t n = write(fd, text.data() + at, text.size() - at);
+    if (n <= 0) return;  // nobody reads: the work goes on
+    at += static_cast<size_t>(n);
+  }
+}
+
+}  // namespace
+
+std::string render_progress(const ProgressState& s, int width, bool bar) {
+  std::string head = s.task, tail;
+  const double rate = s.seconds > 0 ? static_cast<double>(s.done - std::min(s.first, s.done)) / s.seconds : 0;
+  const double share = s.total > 0 ? static_cast<double>(s.done) / static_cast<double>(s.total) : 0;
+  if (s.total > 0) {
+    tail += fmt::format(" {:3.0f} %", std::floor(std::min(share, 1.0) * 100));
+    tail += fmt::format("  {}/{}", quantity(static_cast<double>(s.done), s.bytes),
+                        quantity(static_cast<double>(s.total), s.bytes));
   } else {
-    text += fmt::format("{}  {}", number(done), human_seconds(seconds));
+    tail += "  " + quantity(static_cast<double>(s.done), s.bytes);
   }
-  if (unit_ == Unit::bytes && seconds > 0.5)
-    text += fmt::format("  {}/s", human_bytes(static_cast<int64_t>(static_cast<double>(done - first_) / seconds)));
-  if (!suffix.empty()) text += "  " + suffix;
-  return text;
+  if (rate > 0) tail += fmt::format("  {}/s", quantity(rate, s.bytes));
+  if (s.finished) {
+    tail += fmt::format("  in {}", duration(s.seconds));
+  } else if (s.total > s.done && rate > 0) {
+    tail += fmt::format("  {} left", duration(static_cast<double>(s.total - s.done) / rate));
+  }
+  if (!s.suffix.empty()) tail += "  " + s.suffix;
+  if (!bar) return head + ":" + tail;
+  const int room = width - static_cast<int>(columns(head) + columns(tail)) - 1;
+  if (s.total > 0 && room >= 5) head += fmt::format(" {}", bar_of(share, std::min(room, 30)));
+  return cut(head + tail, static_cast<size_t>(width));
 }
 
-// Cuts to the terminal's width by code points, so that a narrow window never wraps the bar into a mess.
-static std::string cut(const std::string& text, size_t columns) {
-  size_t seen = 0;
-  for (size_t i = 0; i < text.size(); ++i)
-    if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80 && seen++ == columns) return text.substr(0, i);
-  return text;
+std::string format_bytes(uint64_t bytes) { return quantity(static_cast<double>(bytes), true); }
+
+void Progress::start(std::string task, uint64_t total, bool bytes, uint64_t first) {
+  state_ = {};
+  state_.task = std::move(task);
+  state_.done = state_.first = first;
+  state_.total = total;
+  state_.bytes = bytes;
+  start_ = std::chrono::steady_clock::now();
+  show();
 }
 
-void Progress::update(int64_t done, const std::string& suffix) {
-  if (!shown) return;
-  const bool terminal = on_terminal();
-  const auto now = Clock::now();
-  // A line every ten seconds is enough for a log; a bar moves ten times a second.
-  const auto pause = terminal ? std::chrono::milliseconds(100) : std::chrono::milliseconds(10000);
-  last_ = line(done, suffix, terminal);
-  if (!terminal && shown_ == Clock::time_point{}) shown_ = start_;
-  if (now - shown_ < pause) {
-    drawn_ = drawn_ || done >= total_;
-    return;
-  }
-  shown_ = now;
-  drawn_ = true;
-  if (terminal)
-    std::fprintf(stderr, "\r\x1b[K%s", cut(last_, terminal_columns() - 1).c_str());
-  else if (done < total_ || total_ == 0)
-    std::fprintf(stderr, "%s\n", last_.c_str());
+void Progress::update(uint64_t done, std::string suffix) {
+  state_.done = done;
+  state_.suffix = std::move(suffix);
+  show();
+}
+
+void Progress::finish(std::string suffix) {
+  state_.finished = true;
+  if (!suffix.empty()) state_.suffix = std::move(suffix);
+  show();
+}
+
+void Progress::show() {
+  if (!sink_) return;
+  state_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  sink_(state_);
+}
+
+ProgressSink stream_progress(int fd, double line_seconds) {
+  const bool terminal = isatty(fd);
+  const double interval = terminal ? 0.1 : line_seconds;
+  return [fd, terminal, interval, last = 0.0](const ProgressState& state) mutable {
+    if (state.done == state.first && !state.finished) last = terminal ? -interval : 0.0;  // a new task
+    if (!state.finished && state.seconds - last < interval) return;
+    last = state.seconds;
+    if (terminal) {
+      write_all(fd, "\r\x1b[K" + render_progress(state, terminal_width(fd) - 1, !state.finished) +
+                        (state.finished ? "\n" : ""));
+    } else {
+      write_all(fd, render_progress(state, 0, false) + "\n");
+    }
+  };
 }
 
 }  // namespace retort

@@ -3,30 +3,29 @@
 #include <csignal>
 
 namespace retort {
+namespace {
 
-static volatile std::sig_atomic_t stop_requested = 0;
-static struct sigaction old_interrupt, old_terminate;
+volatile std::sig_atomic_t received = 0;
 
-// One-shot: SA_RESETHAND gives the second signal back to the system.
-extern "C" {
-static void request_stop(int) { stop_requested = 1; }
+extern "C" void on_stop_signal(int signal) {
+  if (received) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+  received = signal;
 }
 
-StopSignals::StopSignals() {
-  stop_requested = 0;
+}  // namespace
+
+void catch_stop_signals() {
   struct sigaction action {};
-  action.sa_handler = request_stop;
-  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
+  action.sa_handler = on_stop_signal;
+  action.sa_flags = SA_RESTART;  // libraries in the middle of a system call must not see EINTR
   sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, &old_interrupt);
-  sigaction(SIGTERM, &action, &old_terminate);
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
 }
 
-StopSignals::~StopSignals() {
-  sigaction(SIGINT, &old_interrupt, nullptr);
-  sigaction(SIGTERM, &old_terminate, nullptr);
-}
-
-bool StopSignals::requested() const { return stop_requested != 0; }
+int stop_signal() { return received; }
 
 }  // namespace retort

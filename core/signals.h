@@ -1,16 +1,12 @@
-// SIGINT and SIGTERM as a flag that long work polls.
+// Ctrl-C and SIGTERM ask a run to stop at the next good moment.
 #pragma once
 
 namespace retort {
 
-/// While one lives, the first SIGINT or SIGTERM only sets a flag; the second one ends the process as it would without.
-class StopSignals {
- public:
-  StopSignals();
-  ~StopSignals();
-  StopSignals(const StopSignals&) = delete;
-  StopSignals& operator=(const StopSignals&) = delete;
-  bool requested() const;
-};
+/// From now on the first SIGINT or SIGTERM only sets a flag; a second one ends the process at once. Called by cli.
+void catch_stop_signals();
+
+/// The signal that came, 0 when none has. Cheap: the trainer polls it after every step, downloads after every block.
+int stop_signal();
 
 }  // namespace retort

@@ -2,6 +2,7 @@
 
 #include <yaml-cpp/emitter.h>
 #include <yaml-cpp/emittermanip.h>
+#include <yaml-cpp/null.h>
 
 #include <algorithm>
 #include <charconv>
@@ -102,7 +103,7 @@ std::string escaped(const std::string& text) {
 void emit(YAML::Emitter& out, const YamlNode& node) {
   switch (node.kind) {
     case Kind::null:
-      out << "null";
+      out << YAML::Null;
       return;
     case Kind::list:
       out << YAML::BeginSeq;
