@@ -369,6 +369,10 @@ class Served final : public ServedModel {
     params.kv_unified = true;
     params.swa_full = true;  // a sliding-window cache forgets what a shared beginning needs
     params.no_perf = true;
+    if (options_.exact) {
+      params.type_k = params.type_v = GGML_TYPE_F32;
+      params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;  // it rounds queries to f16
+    }
     params.n_threads = params.n_threads_batch = options_.threads > 0 ? options_.threads : usable_cores();
     LlamaCapture capture;
     context_.reset(llama_init_from_model(model_.get(), params));

@@ -22,6 +22,9 @@ struct ServedOptions {
   int gpu_layers = 0;
   int64_t context = 0;            ///< tokens; 0: what the longest request needs
   std::filesystem::path adapter;  ///< a GGUF adapter, scale 1; empty: none
+  /// Attention and its cache in f32 where llama.cpp's default is f16: numbers do not depend on the batch (to 1e-4 for
+  /// an f32 model, 1e-2 otherwise). For evaluation and the gate; serving keeps the default.
+  bool exact = false;
 };
 
 struct Generated {
