@@ -19,7 +19,8 @@ class Rng {
   /// In [0, n), every value equally likely; n > 0. (Lemire: Fast random integer generation in an interval, 2019.)
   uint64_t below(uint64_t n) {
     for (;;) {
-      const auto product = static_cast<unsigned __int128>(next()) * n;
+      __extension__ using Wide = unsigned __int128;  // no ISO type, but every compiler here has it
+      const auto product = static_cast<Wide>(next()) * n;
       const auto low = static_cast<uint64_t>(product);
       if (low >= n || low >= -n % n) return static_cast<uint64_t>(product >> 64);
     }

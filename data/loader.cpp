@@ -1,23 +1,14 @@
 #include "data/loader.h"
 
-#include <bit>
+#include <algorithm>
 #include <numeric>
-#include <random>
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "core/rng.h"
 
 namespace retort {
 namespace {
-
-/// Uniform in [0, n), the same on every platform (std::uniform_int_distribution is not).
-uint64_t below(std::mt19937_64& generator, uint64_t n) {
-  uint64_t limit = -n % n;  // 2^64 mod n: values below it would favour small results
-  uint64_t value;
-  do value = generator();
-  while (value < limit);
-  return value % n;
-}
 
 std::string permutation_hash(const std::vector<int64_t>& permutation) {
   return fmt::format("{:016x}", xxh3({reinterpret_cast<const char*>(permutation.data()), permutation.size() * 8}));
@@ -44,9 +35,7 @@ void Loader::shuffle_epoch() {
   permutation_.resize(data_.windows());
   std::iota(permutation_.begin(), permutation_.end(), int64_t{0});
   if (!shuffle_) return;
-  uint64_t parts[2] = {seed_, static_cast<uint64_t>(epoch_)};
-  std::mt19937_64 generator(xxh3({reinterpret_cast<const char*>(parts), sizeof parts}));
-  for (size_t i = permutation_.size(); i > 1; --i) std::swap(permutation_[i - 1], permutation_[below(generator, i)]);
+  Rng(seed_, static_cast<uint64_t>(epoch_)).shuffle(std::span(permutation_));
 }
 
 std::vector<int64_t> Loader::next(int64_t n) {

@@ -1,59 +1,29 @@
 #include "data/tokenizer.h"
 
-#include <gguf.h>
 #include <llama.h>
 
 #include <algorithm>
 #include <limits>
-#include <mutex>
-#include <optional>
 
 #include "core/error.h"
-#include "core/hash.h"
+#include "data/sentencepiece.h"
 #include "data/vocabulary.h"
+#include "models/gguf.h"
+#include "models/llama_runtime.h"
 
 namespace retort {
 namespace {
 
-/// What libllama logs as errors while one of its functions runs. Its logger is one a process, hence the lock.
-class LlamaErrors {
- public:
-  LlamaErrors() : lock_(mutex()) {
-    llama_log_get(&callback_, &data_);
-    llama_log_set(
-        [](ggml_log_level level, const char* text, void* self) {
-          if (level == GGML_LOG_LEVEL_ERROR) static_cast<LlamaErrors*>(self)->text += text;
-        },
-        this);
-  }
-  ~LlamaErrors() { llama_log_set(callback_, data_); }
-  std::string text;
-
- private:
-  static std::mutex& mutex() {
-    static std::mutex mutex;
-    return mutex;
-  }
-  std::lock_guard<std::mutex> lock_;
-  ggml_log_callback callback_ = nullptr;
-  void* data_ = nullptr;
-};
-
 class LlamaTokenizer : public Tokenizer {
  public:
   explicit LlamaTokenizer(const std::filesystem::path& path) : path_(path.string()) {
-    std::unique_ptr<gguf_context, decltype(&gguf_free)> metadata(nullptr, gguf_free);
-    LlamaErrors errors;
-    metadata.reset(gguf_init_from_file(path_.c_str(), {/*no_alloc=*/true, /*ctx=*/nullptr}));
-    if (!metadata) fail(Exit::bad_input, "{}: not a readable GGUF file: {}", path_, first_line(errors.text));
-    check_vocabulary(metadata.get(), path_);
+    auto file = GgufFile::open(path);
+    check_vocabulary(file->context(), path_);
     llama_model_params parameters = llama_model_default_params();
     parameters.vocab_only = true;
-    model_.reset(llama_model_load_from_file(path_.c_str(), parameters));
-    if (!model_)
-      fail(Exit::bad_input, "{}: llama.cpp does not load the vocabulary: {}", path_, first_line(errors.text));
+    model_ = load_llama(path, parameters);
     vocab_ = llama_model_get_vocab(model_.get());
-    hash_ = hash_vocabulary(metadata.get());
+    hash_ = hash_vocabulary(file->context());
     if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_SPM) find_sentinel();
   }
 
@@ -123,10 +93,6 @@ class LlamaTokenizer : public Tokenizer {
   }
 
  private:
-  static std::string first_line(const std::string& text) {
-    return text.empty() ? "no reason given" : text.substr(0, text.find('\n'));
-  }
-
   void check(int32_t id) const {
     if (id < 0 || id >= size()) fail(Exit::bad_input, "{}: token {} is not in the vocabulary of {}", path_, id, size());
   }
@@ -158,14 +124,18 @@ class LlamaTokenizer : public Tokenizer {
 
   std::string path_, hash_, sentinel_;
   int64_t sentinel_tokens_ = 0;
-  std::unique_ptr<llama_model, decltype(&llama_model_free)> model_{nullptr, llama_model_free};
+  std::shared_ptr<llama_model> model_;
   const llama_vocab* vocab_ = nullptr;
 };
 
 }  // namespace
 
 std::unique_ptr<Tokenizer> Tokenizer::open(const std::filesystem::path& model) {
-  return std::make_unique<LlamaTokenizer>(model);
+  if (!std::filesystem::is_directory(model)) return std::make_unique<LlamaTokenizer>(model);
+  auto tokenizer = std::make_unique<LlamaTokenizer>(vocabulary_file(model));
+  if (std::filesystem::path sentencepiece = model / "tokenizer.model"; std::filesystem::exists(sentencepiece))
+    check_sentencepiece(sentencepiece, *tokenizer);
+  return tokenizer;
 }
 
 }  // namespace retort

@@ -83,6 +83,11 @@ void check_vocabulary(const gguf_context* metadata, const std::string& where) {
       fail(Exit::bad_input, "{}: the key {} is missing", where, key);
   }
   if (model == "gpt2") check_merges(metadata, tokens, where);
+  // llama.cpp fails on the first character that is no token when a SentencePiece vocabulary lacks its bytes.
+  for (int byte = 0; byte < 256 && model == "llama"; ++byte)
+    if (std::string token = fmt::format("<0x{:02X}>", byte); !tokens.contains(token))
+      fail(Exit::bad_input, "{}: the SentencePiece vocabulary has no token {}; some texts could not be expressed",
+           where, token);
   for (const char* name : {"bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "mask"}) {
     std::string key = std::string("tokenizer.ggml.") + name + "_token_id";
     int64_t id = gguf_find_key(metadata, key.c_str());
