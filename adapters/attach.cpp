@@ -24,9 +24,7 @@ const AdapterKind& adapter_kind(const std::string& name) {
     if (name == kind->name) return *kind;
     known.emplace_back(kind->name);
   }
-  const std::string near = did_you_mean(name, known);
-  fail(Exit::usage, "adapter.kind: there is no adapter \"{}\"{}; allowed: {}", name,
-       near.empty() ? "" : fmt::format("; did you mean \"{}\"?", near), fmt::join(known, ", "));
+  fail(Exit::usage, "kind: {}", not_among(name, known));
 }
 
 namespace {
@@ -42,7 +40,8 @@ std::vector<Target> targets_of(const std::vector<Linear*>& linears, const Adapte
 AttachReport plan_adapters(CausalLM& model, const AdapterOptions& options) {
   const AdapterKind& kind = adapter_kind(options.kind);
   const std::vector<Linear*> linears = model.linears();
-  AttachReport report{.frozen = model.parameter_count()};
+  AttachReport report;
+  report.frozen = model.parameter_count();
   for (const Target& target : targets_of(linears, options)) {
     const Linear& linear = *linears[target.index];
     report.targets.push_back(linear.name);

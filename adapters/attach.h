@@ -30,6 +30,7 @@ struct AdapterKind {
   const char* name;
   const char* summary;
   const char* peft_type;  ///< in adapter_config.json
+  bool low_rank;  ///< its change is a product b a (LinearAdapter::low_rank), which llama.cpp's adapters can hold
   std::unique_ptr<LinearAdapter> (*make)(const AdapterPlace& place);
   /// Parameters that one adapter adds to a linear layer.
   int64_t (*parameters)(const Linear& linear, const Target& target);

@@ -68,8 +68,8 @@ std::string listed(const std::vector<std::string>& names) {
 /// One choice with its expression compiled once, counting what each of its parts matched.
 class Chooser {
  public:
-  explicit Chooser(const ModuleChoice& choice) : choice_(choice), hits_(choice.names.size(), 0) {
-    if (!choice.expression.empty()) expression_ = std::make_unique<RE2>(choice.expression, RE2::Quiet);
+  explicit Chooser(ModuleChoice choice) : choice_(std::move(choice)), hits_(choice_.names.size(), 0) {
+    if (!choice_.expression.empty()) expression_ = std::make_unique<RE2>(choice_.expression, RE2::Quiet);
   }
   bool matches(const std::string& name) {
     if (expression_) {
@@ -96,7 +96,7 @@ class Chooser {
   }
 
  private:
-  const ModuleChoice& choice_;
+  ModuleChoice choice_;
   std::unique_ptr<RE2> expression_;
   int64_t expression_hits_ = 0;
   std::vector<int64_t> hits_;
@@ -176,8 +176,8 @@ std::vector<Target> match_targets(const AdapterOptions& options, const std::vect
   Chooser excluded(options.exclude_modules);
   Chooser chosen(all_linear ? ModuleChoice{} : options.target_modules);
   const LayerNumber layer_number(options.layers_pattern);
-  Patterns<int64_t> ranks("adapter.rank_pattern", options.rank_pattern);
-  Patterns<double> alphas("adapter.alpha_pattern", options.alpha_pattern);
+  Patterns<int64_t> ranks("rank_pattern", options.rank_pattern);
+  Patterns<double> alphas("alpha_pattern", options.alpha_pattern);
 
   std::vector<Target> targets;
   std::vector<std::string> target_names;
@@ -199,15 +199,15 @@ std::vector<Target> match_targets(const AdapterOptions& options, const std::vect
     target_names.push_back(name);
   }
 
-  chosen.refuse_idle("adapter.target_modules", names);
-  excluded.refuse_idle("adapter.exclude_modules", names);
+  chosen.refuse_idle("target_modules", names);
+  excluded.refuse_idle("exclude_modules", names);
   for (int64_t layer : options.layers_to_transform)
     if (!layers_hit.contains(layer) && !targets.empty())
-      fail(Exit::usage, "adapter.layers_to_transform: no target lies in layer {}. The model's linear layers: {}", layer,
+      fail(Exit::usage, "layers_to_transform: no target lies in layer {}. The model's linear layers: {}", layer,
            listed(names));
   if (targets.empty())
     fail(Exit::usage,
-         "adapter: no linear layer is left after target_modules, exclude_modules and layers_to_transform. The "
+         "no linear layer is left after target_modules, exclude_modules and layers_to_transform. The "
          "model's linear layers: {}",
          listed(names));
   ranks.refuse_idle(target_names);

@@ -44,6 +44,11 @@ Json json_schema_of(ModuleChoice*) {
           {"description", "all-linear, a list of module names, or one regular expression for whole names"}};
 }
 
+Json json_of(const ModuleChoice& choice) {
+  if (!choice.expression.empty()) return choice.expression;
+  return choice.names.empty() ? Json(nullptr) : Json(choice.names);
+}
+
 void from_yaml(const Yaml& node, LoraInit& init) {
   const std::string text = node.is_scalar() ? node.as_string() : "";
   if (text == "true") {
@@ -59,6 +64,8 @@ void from_yaml(const Yaml& node, LoraInit& init) {
 }
 
 Json json_schema_of(LoraInit*) { return {{"enum", {true, "gaussian"}}}; }
+
+Json json_of(const LoraInit& init) { return init == LoraInit::gaussian ? Json("gaussian") : Json(true); }
 
 const Schema<AdapterOptions>& schema_of(AdapterOptions*) {
   static const auto schema =
@@ -96,44 +103,50 @@ const Schema<AdapterOptions>& schema_of(AdapterOptions*) {
           .renamed("lora_target_modules", "target_modules")
           .renamed("lora_modules_to_save", "modules_to_save")
           .renamed("lora_target_linear", "target_modules")
-          .renamed("type", "kind");
+          .renamed("type", "kind")
+          .rule([](const AdapterOptions& options, const Yaml& node) {
+            try {
+              check_options(options);
+            } catch (const Error& error) {
+              node.refuse(error.what());
+            }
+          });
   return schema;
 }
 
 void check_options(const AdapterOptions& options) {
   if (!options.modules_to_save.empty())
     fail(Exit::usage,
-         "adapter.modules_to_save: \"{}\" asks for a module trained whole, which no adapter file for llama.cpp can "
+         "modules_to_save: \"{}\" asks for a module trained whole, which no adapter file for llama.cpp can "
          "hold; leave "
          "it empty and put an adapter on the module (target_modules) instead",
          options.modules_to_save.front());
   if (options.target_modules.empty())
     fail(Exit::usage,
-         "adapter.target_modules: empty, so nothing would be trained; allowed: all-linear, a list of module names, "
+         "target_modules: empty, so nothing would be trained; allowed: all-linear, a list of module names, "
          "a regular expression");
   const bool by_expression = !options.target_modules.expression.empty() && !options.target_modules.all_linear();
   if (by_expression) {
-    check_expression("adapter.target_modules", options.target_modules.expression);
+    check_expression("target_modules", options.target_modules.expression);
     if (!options.layers_to_transform.empty())
       fail(Exit::usage,
-           "adapter.layers_to_transform: does not go with a regular expression as target_modules; put the layers' "
+           "layers_to_transform: does not go with a regular expression as target_modules; put the layers' "
            "numbers into the expression, or name the modules in a list");
   }
   if (options.exclude_modules.all_linear())
-    fail(Exit::usage, "adapter.exclude_modules: \"all-linear\" is for target_modules only");
+    fail(Exit::usage, "exclude_modules: \"all-linear\" is for target_modules only");
   if (!options.exclude_modules.expression.empty())
-    check_expression("adapter.exclude_modules", options.exclude_modules.expression);
+    check_expression("exclude_modules", options.exclude_modules.expression);
   if (!options.layers_pattern.empty() && options.layers_to_transform.empty())
-    fail(Exit::usage,
-         "adapter.layers_pattern: says where layers_to_transform counts, which is empty; give both or none");
-  for (const std::string& pattern : options.layers_pattern) check_expression("adapter.layers_pattern", pattern);
+    fail(Exit::usage, "layers_pattern: says where layers_to_transform counts, which is empty; give both or none");
+  for (const std::string& pattern : options.layers_pattern) check_expression("layers_pattern", pattern);
   for (const auto& [pattern, r] : options.rank_pattern) {
-    check_expression("adapter.rank_pattern", pattern);
-    if (r < 1) fail(Exit::usage, "adapter.rank_pattern: {} is {}; a rank is at least 1", pattern, r);
+    check_expression("rank_pattern", pattern);
+    if (r < 1) fail(Exit::usage, "rank_pattern: {} is {}; a rank is at least 1", pattern, r);
   }
   for (const auto& [pattern, alpha] : options.alpha_pattern) {
-    check_expression("adapter.alpha_pattern", pattern);
-    if (!(alpha > 0)) fail(Exit::usage, "adapter.alpha_pattern: {} is {}; an alpha is above 0", pattern, alpha);
+    check_expression("alpha_pattern", pattern);
+    if (!(alpha > 0)) fail(Exit::usage, "alpha_pattern: {} is {}; an alpha is above 0", pattern, alpha);
   }
 }
 

@@ -44,8 +44,10 @@ struct AdapterOptions {
 
 void from_yaml(const Yaml& node, ModuleChoice& choice);
 Json json_schema_of(ModuleChoice*);
+Json json_of(const ModuleChoice& choice);  ///< as PEFT writes it: null, string or list
 void from_yaml(const Yaml& node, LoraInit& init);
 Json json_schema_of(LoraInit*);
+Json json_of(const LoraInit& init);
 const Schema<AdapterOptions>& schema_of(AdapterOptions*);
 
 /// Errors that need more than one field, or regular expressions: Error(usage) naming key, what was found, what to do.

@@ -19,6 +19,11 @@ struct Parameter {
   at::Tensor tensor;  ///< leaf, requires_grad; its gradient accumulates in tensor.grad()
 };
 
+/// W + b a, scale included; undefined where an adapter has no such form.
+struct LowRank {
+  at::Tensor a, b;  ///< f32 [r, in] and [out, r]
+};
+
 /// What changes a frozen linear layer. forward and backward are explicit: the block that owns the layer runs them
 /// inside its own closed-form backward. One file a kind in adapters/kinds/.
 class LinearAdapter {
@@ -32,6 +37,8 @@ class LinearAdapter {
   /// The weight that a merge gives, same shape and dtype as `weight` (f32 or f64) [out, in].
   virtual at::Tensor merged(const at::Tensor& weight) const = 0;
   virtual std::vector<Parameter> parameters() const = 0;
+  /// The change of W as a product; what adapters for llama.cpp hold.
+  virtual LowRank low_rank() const { return {}; }
   /// Names the micro-batch of the next forward: what is random in it is a function of this number, so it repeats when
   /// asked again.
   virtual void set_micro_step(uint64_t) {}

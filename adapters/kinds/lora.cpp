@@ -77,6 +77,11 @@ class Lora final : public LinearAdapter {
     return {{name_ + ".lora_A.weight", a_}, {name_ + ".lora_B.weight", b_}};
   }
 
+  LowRank low_rank() const override {
+    const at::NoGradGuard no_grad;
+    return {a_.to(at::kCPU, at::kFloat), b_.to(at::kCPU, at::kFloat) * scale_};
+  }
+
   void set_micro_step(uint64_t micro_step) override { micro_step_ = micro_step; }
 
  private:
@@ -113,6 +118,7 @@ extern const AdapterKind adapter_lora{
     .name = "lora",
     .summary = "W + lora_alpha / r * B A; with use_rslora lora_alpha / sqrt(r)",
     .peft_type = "LORA",
+    .low_rank = true,
     .make = [](const AdapterPlace& place) -> std::unique_ptr<LinearAdapter> { return std::make_unique<Lora>(place); },
     .parameters = [](const Linear& linear, const Target& target) { return target.r * (linear.in + linear.out); },
 };

@@ -1,0 +1,54 @@
+// The small Llama of tests/golden/make_peft_lora.py and what PEFT made of it.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "models/causal_lm.h"
+#include "models/safetensors.h"
+
+namespace retort {
+
+inline const std::filesystem::path golden_folder = RETORT_GOLDEN;
+
+inline std::unique_ptr<Checkpoint> peft_base() { return Checkpoint::open(golden_folder / "peft_base"); }
+
+inline std::unique_ptr<CausalLM> peft_model(at::ScalarType dtype = at::kDouble) {
+  const auto checkpoint = peft_base();
+  return CausalLM::load(*checkpoint, {.base = BaseForm::dense, .dtype = dtype});
+}
+
+/// ids and labels of a golden file as one document.
+inline Batch golden_batch(const SafetensorsFile& file) {
+  const at::Tensor ids = file.tensor("ids").clone();
+  return {ids, file.tensor("labels").clone(), {0, ids.size(0)}};
+}
+
+/// Largest difference, relative to the largest expected number.
+inline double relative_error(const at::Tensor& got, const at::Tensor& expected) {
+  EXPECT_EQ(got.sizes(), expected.sizes());
+  const at::Tensor wide = expected.to(at::kDouble);
+  return ((got.to(at::kDouble) - wide).abs().max() / wide.abs().max()).item<double>();
+}
+
+/// An empty folder of its own, removed at the end.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "retort-test-XXXXXX").string();
+    path_ = ::mkdtemp(pattern.data());
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace retort
