@@ -1,0 +1,111 @@
+#include "trainer/options.h"
+
+#include "core/error.h"
+
+namespace retort {
+
+const Schema<TrainOptions>& schema_of(TrainOptions*) {
+  using O = TrainOptions;
+  static const auto schema =
+      Schema<O>("train", "How the adapter is trained.")
+          .field("num_train_epochs", &O::num_train_epochs, "passes over the training data; may be a fraction",
+                 {.minimum = 0, .minimum_open = true})
+          .field("max_steps", &O::max_steps, "optimizer steps; replaces num_train_epochs", {.minimum = 1})
+          .field("micro_batch_size", &O::micro_batch_size, "windows (packed) or rows that are in memory at once",
+                 {.minimum = 1, .maximum = 65536})
+          .field("gradient_accumulation_steps", &O::gradient_accumulation_steps,
+                 "micro-batches in one optimizer step; the update does not depend on the split",
+                 {.minimum = 1, .maximum = 65536})
+          .field("learning_rate", &O::learning_rate, "the schedule's highest rate",
+                 {.minimum = 0, .minimum_open = true})
+          .field("lr_scheduler_type", &O::lr_scheduler_type, "shape of the learning rate over the steps, after warm-up",
+                 {.one_of = {"constant", "linear", "cosine", "warmup_stable_decay"}})
+          .field("warmup_ratio", &O::warmup_ratio, "part of the steps in which the rate rises from 0",
+                 {.minimum = 0, .maximum = 1})
+          .field("warmup_steps", &O::warmup_steps, "steps in which the rate rises from 0; replaces warmup_ratio",
+                 {.minimum = 0})
+          .field("min_lr_ratio", &O::min_lr_ratio, "the schedule's lowest rate, as a part of learning_rate",
+                 {.minimum = 0, .maximum = 1})
+          .field("decay_ratio", &O::decay_ratio, "part of the steps in which warmup_stable_decay falls",
+                 {.minimum = 0, .maximum = 1})
+          .field("optimizer", &O::optimizer, "the optimizer", {.one_of = {"adamw"}})
+          .field("weight_decay", &O::weight_decay, "decoupled weight decay", {.minimum = 0})
+          .field("adam_beta1", &O::adam_beta1, "decay of the first moment",
+                 {.minimum = 0, .maximum = 1, .maximum_open = true})
+          .field("adam_beta2", &O::adam_beta2, "decay of the second moment",
+                 {.minimum = 0, .maximum = 1, .maximum_open = true})
+          .field("adam_epsilon", &O::adam_epsilon, "added to the root of the second moment",
+                 {.minimum = 0, .minimum_open = true})
+          .field("max_grad_norm", &O::max_grad_norm, "gradients are scaled down to this global 2-norm; 0: never",
+                 {.minimum = 0})
+          .field(
+              "gradient_checkpointing", &O::gradient_checkpointing,
+              "keep only each block's input and run the block again in backward: less memory, about a third more time")
+          .field("logging_steps", &O::logging_steps, "steps between lines of metrics.jsonl", {.minimum = 1})
+          .field("eval_steps", &O::eval_steps, "steps between validations; null: only at the end", {.minimum = 1})
+          .field("save_steps", &O::save_steps,
+                 "steps between checkpoints; null: only at the end and when validation improves", {.minimum = 1})
+          .field("save_total_limit", &O::save_total_limit,
+                 "checkpoints to keep, the newest ones; the best one is kept besides; null: all", {.minimum = 1})
+          .field("early_stopping_patience", &O::early_stopping_patience,
+                 "validations in a row without improvement before the run stops and ends with the best adapter",
+                 {.minimum = 1})
+          .field("early_stopping_threshold", &O::early_stopping_threshold,
+                 "nats by which the validation loss must fall to count as an improvement", {.minimum = 0})
+          .field("load_best_model_at_end", &O::load_best_model_at_end,
+                 "end with the adapter of the lowest validation loss, not the last one")
+          .renamed("epochs", "num_train_epochs")
+          .renamed("num_epochs", "num_train_epochs")
+          .renamed("steps", "max_steps")
+          .renamed("iters", "max_steps")
+          .renamed("max_steps_per_epoch", "max_steps counts the steps of the whole run")
+          .renamed("per_device_train_batch_size", "micro_batch_size")
+          .renamed("batch_size", "micro_batch_size")
+          .renamed("gradient_accumulation", "gradient_accumulation_steps")
+          .renamed("grad_accumulation_steps", "gradient_accumulation_steps")
+          .renamed("lr", "learning_rate")
+          .renamed("lr_scheduler", "lr_scheduler_type")
+          .renamed("lr_schedule", "lr_scheduler_type")
+          .renamed("num_warmup_steps", "warmup_steps")
+          .renamed("cosine_min_lr_ratio", "min_lr_ratio")
+          .renamed("min_lr_rate", "min_lr_ratio")
+          .renamed("optim", "optimizer")
+          .renamed("adam_eps", "adam_epsilon")
+          .renamed("clip_grad_norm", "max_grad_norm")
+          .renamed("gradient_clip_val", "max_grad_norm")
+          .renamed("max_norm", "max_grad_norm")
+          .renamed("grad_checkpoint", "gradient_checkpointing")
+          .renamed("enable_activation_checkpointing", "gradient_checkpointing")
+          .renamed("log_every_n_steps", "logging_steps")
+          .renamed("steps_per_report", "logging_steps")
+          .renamed("steps_per_eval", "eval_steps")
+          .renamed("evals_per_epoch", "eval_steps counts optimizer steps between validations")
+          .renamed("save_every", "save_steps")
+          .renamed("saves_per_epoch", "save_steps counts optimizer steps between checkpoints")
+          .renamed("bf16", "model.dtype: bf16 chooses the compute type")
+          .renamed("fp16", "model.dtype chooses the compute type: f32 or bf16")
+          .renamed("dtype", "model.dtype chooses the compute type: f32 or bf16")
+          .rule([](const O& o, const Yaml& node) {
+            if (o.lr_scheduler_type == "constant" && o.min_lr_ratio > 0)
+              node["min_lr_ratio"].refuse(
+                  "lr_scheduler_type: constant never falls; remove min_lr_ratio or choose another schedule");
+            if (o.warmup_steps && o.warmup_ratio > 0)
+              node["warmup_ratio"].refuse("warmup_steps says the same thing; remove one of the two");
+            if (o.early_stopping_patience && !o.eval_steps)
+              node["early_stopping_patience"].refuse("counts validations during the run; set eval_steps too");
+          });
+  return schema;
+}
+
+void check_validation(const TrainOptions& options, bool has_validation) {
+  if (has_validation) return;
+  const char* needs = options.early_stopping_patience  ? "early_stopping_patience"
+                      : options.load_best_model_at_end ? "load_best_model_at_end"
+                      : options.eval_steps             ? "eval_steps"
+                                                       : nullptr;
+  if (needs)
+    fail(Exit::usage, "train.{} needs validation data, and data.validation has none. Add rows there or remove the key",
+         needs);
+}
+
+}  // namespace retort

@@ -1,0 +1,49 @@
+// The recipe's `train:` block. Names are Hugging Face's where it has one.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "core/schema.h"
+
+namespace retort {
+
+struct TrainOptions {
+  double num_train_epochs = 1;
+  std::optional<int64_t> max_steps;
+  int64_t micro_batch_size = 8;
+  int64_t gradient_accumulation_steps = 1;
+
+  double learning_rate = 2e-4;
+  std::string lr_scheduler_type = "cosine";
+  double warmup_ratio = 0;
+  std::optional<int64_t> warmup_steps;
+  double min_lr_ratio = 0;
+  double decay_ratio = 0.1;
+
+  std::string optimizer = "adamw";
+  double weight_decay = 0;
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_epsilon = 1e-8;
+  double max_grad_norm = 1;
+
+  bool gradient_checkpointing = false;
+  int64_t logging_steps = 1;
+  std::optional<int64_t> eval_steps;
+  std::optional<int64_t> save_steps;
+  std::optional<int64_t> save_total_limit = 2;
+  std::optional<int64_t> early_stopping_patience;
+  double early_stopping_threshold = 0;
+  bool load_best_model_at_end = false;
+
+  int64_t windows_per_step() const { return micro_batch_size * gradient_accumulation_steps; }
+};
+
+const Schema<TrainOptions>& schema_of(TrainOptions*);
+
+/// Error(usage) when a key needs validation data and the recipe has none.
+void check_validation(const TrainOptions& options, bool has_validation);
+
+}  // namespace retort
