@@ -2,9 +2,11 @@
 
 #include <ATen/ATen.h>
 #include <ATen/OpMathType.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "models/matmul.h"
+#include "models/simd.h"
 
 namespace retort {
 namespace {
@@ -12,13 +14,56 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Sum of the rows' losses; the logits become d loss / d logits: probabilities minus one at the label.
+/// One row of logits becomes probabilities minus one at the label; returns -log p(label).
+template <typename T>
+RETORT_INLINE double loss_of_row(T* logits, int64_t n, int64_t label) {
+  T lane[16];
+  for (T& value : lane) value = logits[0];
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int64_t l = 0; l < 16; ++l) lane[l] = logits[i + l] > lane[l] ? logits[i + l] : lane[l];
+  T top = lane[0];
+  for (const T value : lane) top = value > top ? value : top;
+  for (; i < n; ++i) top = logits[i] > top ? logits[i] : top;
+
+  const double at_label = static_cast<double>(logits[label] - top);
+  for (T& value : lane) value = 0;
+  for (i = 0; i + 16 <= n; i += 16)
+    for (int64_t l = 0; l < 16; ++l) {
+      const T e = simd_exp(logits[i + l] - top);
+      logits[i + l] = e;
+      lane[l] += e;
+    }
+  double sum = 0;
+  for (; i < n; ++i) sum += static_cast<double>(logits[i] = simd_exp(logits[i] - top));
+  for (const T value : lane) sum += static_cast<double>(value);
+
+  const T scale = static_cast<T>(1 / sum);
+  for (i = 0; i < n; ++i) logits[i] *= scale;
+  logits[label] -= 1;
+  return std::log(sum) - at_label;
+}
+RETORT_SIMD double row_loss(float* logits, int64_t n, int64_t label) { return loss_of_row(logits, n, label); }
+RETORT_SIMD double row_loss(double* logits, int64_t n, int64_t label) { return loss_of_row(logits, n, label); }
+
+/// Sum of the rows' losses, f64; the logits become d loss / d logits.
 at::Tensor softmax_loss(at::Tensor logits, const at::Tensor& labels) {
-  const at::Tensor at_label = labels.unsqueeze(1);
-  const at::Tensor lse = at::logsumexp(logits, -1, true);
+  if (has_loops(logits)) {
+    const int64_t rows = logits.size(0), n = logits.size(1);
+    const at::Tensor losses = at::empty({rows}, at::kDouble);
+    AT_DISPATCH_FLOATING_TYPES(logits.scalar_type(), "softmax_loss", [&] {
+      auto* data = logits.mutable_data_ptr<scalar_t>();
+      const auto* label = labels.const_data_ptr<int64_t>();
+      auto* loss = losses.mutable_data_ptr<double>();
+      at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) loss[r] = row_loss(data + r * n, n, label[r]);
+      });
+    });
+    return losses.sum();
+  }
+  const at::Tensor at_label = labels.unsqueeze(1), lse = at::logsumexp(logits, -1, true);
   const at::Tensor loss = (lse - logits.gather(1, at_label)).sum(at::kDouble);
-  logits.sub_(lse).exp_();
-  logits.scatter_add_(1, at_label, at::full_like(at_label, -1, logits.options()));
+  logits.sub_(lse).exp_().scatter_add_(1, at_label, at::full_like(at_label, -1, logits.options()));
   return loss;
 }
 
