@@ -11,6 +11,7 @@
 
 #include "adapters/attach.h"
 #include "core/hash.h"
+#include "models/matmul.h"
 
 namespace retort {
 namespace {
@@ -48,14 +49,16 @@ class Lora final : public LinearAdapter {
   at::Tensor forward(const at::Tensor& x, at::Tensor y, bool training) override {
     const at::NoGradGuard no_grad;
     dropping_ = training && dropout_ > 0;
-    at::Tensor u = at::mm(dropping_ ? x * mask(x) : x, a_.to(x.scalar_type()).t());
-    y.addmm_(u, b_.to(x.scalar_type()).t(), 1, scale_);
+    at::Tensor u = at::empty({x.size(0), a_.size(0)}, x.options());
+    matmul(dropping_ ? x * mask(x) : x, a_.to(x.scalar_type()).t(), u);
+    matmul(u, b_.to(x.scalar_type()).t(), y, true, scale_);
     return u;
   }
 
   void backward(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& u, at::Tensor dx) override {
     const at::NoGradGuard no_grad;
-    const at::Tensor du = at::mm(dy, b_.to(dy.scalar_type())).mul_(scale_);
+    const at::Tensor du = at::empty_like(u);
+    matmul(dy, b_.to(dy.scalar_type()), du, false, scale_);
     accumulate(b_, dy, u, scale_);
     const at::Tensor a = a_.to(x.scalar_type());
     if (dropping_) {
@@ -64,7 +67,7 @@ class Lora final : public LinearAdapter {
       if (dx.defined()) dx.addcmul_(at::mm(du, a), kept);
     } else {
       accumulate(a_, du, x, 1);
-      if (dx.defined()) dx.addmm_(du, a);
+      if (dx.defined()) matmul(du, a, dx, true);
     }
   }
 
@@ -98,7 +101,7 @@ class Lora final : public LinearAdapter {
     at::Tensor& gradient = parameter.mutable_grad();
     if (!gradient.defined()) gradient = at::zeros_like(parameter, parameter.options().requires_grad(false));
     if (gradient.scalar_type() == left.scalar_type()) {
-      gradient.addmm_(left.t(), right, 1, factor);
+      matmul(left.t(), right, gradient, true, factor);
     } else {
       gradient.add_(at::mm(left.t(), right), factor);
     }
