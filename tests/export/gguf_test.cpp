@@ -1,0 +1,261 @@
+// Merged models and adapters as GGUF: their numbers in libllama, their metadata, and disks that do not play along.
+#include "export/gguf.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "adapters/attach.h"
+#include "adapters/merge.h"
+#include "core/error.h"
+#include "models/served.h"
+#include "tests/adapters/golden.h"
+#include "tests/export/small_model.h"
+
+namespace retort {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<int32_t> some_ids() {
+  std::vector<int32_t> ids;
+  for (uint64_t z : random_bits("ids", 24)) ids.push_back(static_cast<int32_t>(z % 32));
+  return ids;
+}
+
+at::Tensor served(const fs::path& path, const fs::path& adapter = {}) {
+  return ServedModel::open(path, {.threads = 2, .adapter = adapter, .exact = true})->logits(some_ids());
+}
+
+class Exported : public testing::Test {
+ protected:
+  void SetUp() override { use("k"); }
+  void use(const std::string& name) {
+    write_small_model(path("base.gguf"), name);
+    open(path("base.gguf"));
+  }
+  void open(const fs::path& base) {
+    base_ = Checkpoint::open(base);
+    model_ = CausalLM::load(*base_, {});
+  }
+  /// Adapters with a B that matters, of different ranks and scales.
+  AttachReport adapt(const AdapterOptions& options) {
+    const AttachReport report = attach(*model_, options, 1);
+    at::manual_seed(2);
+    for (const Parameter& parameter : trainable_parameters(*model_)) parameter.tensor.detach().normal_(0, 0.05);
+    return report;
+  }
+  static AdapterOptions mixed() {
+    AdapterOptions options;
+    options.r = 4;
+    options.lora_alpha = 12;
+    options.use_rslora = true;
+    options.rank_pattern = {{"q_proj", 3}, {"down_proj", 5}};
+    options.alpha_pattern = {{"k_proj", 20}};
+    return options;
+  }
+  at::Tensor trained() {
+    const at::NoGradGuard no_grad;
+    const std::vector<int32_t> ids = some_ids();
+    const at::Tensor tokens = at::tensor(std::vector<int64_t>(ids.begin(), ids.end()));
+    return model_->logits(model_->hidden({tokens, tokens, {0, tokens.size(0)}}));
+  }
+  ExportedFile export_to(const std::string& name, const std::string& type) {
+    return export_gguf(path(name), *base_, *model_, gguf_type(type), {});
+  }
+  fs::path path(const std::string& name) const { return temporary_.path() / name; }
+  std::set<std::string> files() const {
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(temporary_.path())) names.insert(entry.path().filename());
+    return names;
+  }
+
+  TemporaryFolder temporary_;
+  std::unique_ptr<Checkpoint> base_;
+  std::unique_ptr<CausalLM> model_;
+};
+
+TEST_F(Exported, MergedModelAndAdapterBothServeTheTrainersLogits) {
+  adapt(mixed());
+  export_to("merged.gguf", "F32");
+  const ExportedFile adapter = export_gguf_adapter(path("adapter.gguf"), *model_, {});
+  EXPECT_EQ(adapter.type, "F32");
+  const at::Tensor expected = trained();
+  EXPECT_GT(relative_error(served(path("base.gguf")), expected), 0.05);
+  EXPECT_LT(relative_error(served(path("merged.gguf")), expected), 1e-5);
+  EXPECT_LT(relative_error(served(path("base.gguf"), path("adapter.gguf")), expected), 1e-5);
+}
+
+TEST_F(Exported, ATiedModelServesToo) {
+  use("odd");
+  adapt(mixed());
+  export_to("merged.gguf", "F32");
+  export_gguf_adapter(path("adapter.gguf"), *model_, {});
+  EXPECT_EQ(GgufFile::open(path("merged.gguf"))->find("output.weight"), nullptr);
+  EXPECT_LT(relative_error(served(path("merged.gguf")), trained()), 1e-5);
+  EXPECT_LT(relative_error(served(path("base.gguf"), path("adapter.gguf")), trained()), 1e-5);
+}
+
+TEST_F(Exported, AnAdapterOnATiedHeadUntiesItInAMergeAndIsRefusedAlone) {
+  use("odd");
+  AdapterOptions options;
+  options.target_modules = {.expression = "", .names = {"lm_head"}};
+  const AttachReport report = adapt(options);
+  export_to("merged.gguf", "F32");
+  EXPECT_NE(GgufFile::open(path("merged.gguf"))->find("output.weight"), nullptr);
+  EXPECT_LT(relative_error(served(path("merged.gguf")), trained()), 1e-5);
+  EXPECT_THROW(check_gguf_adapter(base_->config(), "lora", report.targets), Error);
+  EXPECT_THROW(export_gguf_adapter(path("adapter.gguf"), *model_, {}), Error);
+  use("k");
+  EXPECT_NO_THROW(check_gguf_adapter(base_->config(), "lora", adapt(options).targets));
+  export_gguf_adapter(path("adapter.gguf"), *model_, {});
+  EXPECT_LT(relative_error(served(path("base.gguf"), path("adapter.gguf")), trained()), 1e-5);
+}
+
+TEST_F(Exported, TheAdapterFileIsWhatLlamaCppAsksFor) {
+  adapt(mixed());
+  export_gguf_adapter(path("adapter.gguf"), *model_, {.name = "x", .base = "b", .version = "Retort 1"});
+  const auto file = GgufFile::open(path("adapter.gguf"));
+  EXPECT_EQ(file->text("general.type"), "adapter");
+  EXPECT_EQ(file->text("general.architecture"), "llama");
+  EXPECT_EQ(file->text("adapter.type"), "lora");
+  EXPECT_EQ(file->text("general.base_model.0.name"), "b");
+  EXPECT_FALSE(file->has("adapter.lora.alpha"));
+  EXPECT_EQ(file->tensors().size(), 2u * 7 * 8);
+  EXPECT_EQ(file->find("blk.0.attn_q.weight.lora_a")->shape(), (std::vector<int64_t>{3, 256}));
+  EXPECT_EQ(file->find("blk.7.ffn_down.weight.lora_b")->shape(), (std::vector<int64_t>{256, 5}));
+}
+
+TEST_F(Exported, MergedWeightsAreBasePlusDeltaAndTheRestIsUntouched) {
+  AdapterOptions options = mixed();
+  options.alpha_pattern.clear();
+  options.rank_pattern.clear();
+  options.target_modules = {.expression = "", .names = {"q_proj", "up_proj"}};
+  adapt(options);
+  export_to("merged.gguf", "F32");
+  const auto merged = Checkpoint::open(path("merged.gguf"));
+  const auto adapters = adapted_weights(*model_);
+  EXPECT_EQ(adapters.size(), 16u);
+  for (const std::string& name : base_->names()) {
+    const at::Tensor before = base_->tensor(name).dequantize(), after = merged->tensor(name).dequantize();
+    const auto adapter = adapters.find(name);
+    if (adapter == adapters.end()) {
+      EXPECT_TRUE(at::equal(before, after)) << name;
+    } else {
+      EXPECT_TRUE(at::equal(after, adapter->second->merged(before))) << name;
+      EXPECT_FALSE(at::equal(before, after)) << name;
+    }
+  }
+}
+
+TEST_F(Exported, BlocksThatNothingChangedAreKept) {
+  for (const char* type : {"Q8_0", "Q4_K_M"}) {
+    use("k");
+    export_to("quantized.gguf", type);
+    open(path("quantized.gguf"));
+    AdapterOptions options;
+    options.target_modules = {.expression = "", .names = {"v_proj"}};
+    adapt(options);
+    export_to("again.gguf", type);
+    const auto before = GgufFile::open(path("quantized.gguf")), after = GgufFile::open(path("again.gguf"));
+    for (const QuantizedTensor& tensor : before->tensors()) {
+      const QuantizedTensor& now = *after->find(tensor.name());
+      EXPECT_EQ(now.type_name(), tensor.type_name()) << tensor.name();
+      const bool same =
+          std::equal(tensor.bytes().begin(), tensor.bytes().end(), now.bytes().begin(), now.bytes().end());
+      EXPECT_EQ(same, tensor.name().find("attn_v") == std::string::npos) << tensor.name();
+    }
+  }
+}
+
+TEST_F(Exported, MetadataOfTheBaseIsKeptAndTheOriginAdded) {
+  const Imatrix imatrix = small_imatrix("k");
+  const Provenance provenance{.name = "tuned",
+                              .license = "",
+                              .base = "somewhere/base",
+                              .base_hash = "aa",
+                              .data = "rows",
+                              .data_hash = "bb",
+                              .chat_template = "{{ messages }}",
+                              .version = "Retort 1"};
+  export_gguf(path("out.gguf"), *base_, *model_, gguf_type("Q4_K_M"), provenance, {.imatrix = &imatrix, .threads = 1});
+  const auto file = GgufFile::open(path("out.gguf"));
+  EXPECT_EQ(file->text("general.name"), "tuned");
+  EXPECT_EQ(file->text("general.license"), "mit");
+  EXPECT_EQ(file->text("general.type"), "model");
+  EXPECT_EQ(file->integer("general.file_type"), 15);
+  EXPECT_EQ(file->integer("general.quantization_version"), 2);
+  EXPECT_EQ(file->text("general.base_model.0.name"), "somewhere/base");
+  EXPECT_EQ(file->text("retort.base_hash"), "aa");
+  EXPECT_EQ(file->text("general.dataset.0.version"), "bb");
+  EXPECT_EQ(file->text("retort.version"), "Retort 1");
+  EXPECT_EQ(file->text("tokenizer.chat_template"), "{{ messages }}");
+  EXPECT_EQ(file->text("tokenizer.ggml.model"), "no_vocab");
+  EXPECT_EQ(file->text("quantize.imatrix.dataset"), "formula");
+  EXPECT_EQ(file->integer("quantize.imatrix.entries_count"), 56);
+  EXPECT_EQ(file->integer("llama.block_count"), 8);
+}
+
+/// Every write past `bytes` into a file fails, as on a full disk.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  void (*handler_)(int);
+  rlimit before_;
+};
+
+TEST_F(Exported, AFullDiskIsAnErrorThatLeavesNothing) {
+  adapt(mixed());
+  export_to("small.gguf", "Q4_0");
+  std::ofstream(path("out.gguf")) << "what was there";
+  const auto expect_refused = [&](const std::string& type) {
+    try {
+      export_to("out.gguf", type);
+      FAIL() << type;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit(), Exit::io) << error.what();
+      EXPECT_NE(std::string(error.what()).find("out.gguf"), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(files(), (std::set<std::string>{"base.gguf", "out.gguf", "small.gguf"}));
+    EXPECT_EQ(read_text(path("out.gguf")), "what was there");
+  };
+  EXPECT_GT(export_scratch_bytes(*base_, *model_, gguf_type("F16")), 7'000'000);
+  const FileSizeLimit full(2'500'000);
+  expect_refused("F32");  // the result does not fit
+  expect_refused("F16");  // nor does the merged model before it
+  open(path("small.gguf"));
+  EXPECT_LT(export_scratch_bytes(*base_, *model_, gguf_type("F16")), 2'000'000);
+  expect_refused("F16");  // what llama.cpp makes of it does not fit
+}
+
+TEST_F(Exported, AnUnwritableFolderIsAnError) {
+  adapt(mixed());
+  for (const fs::path& bad : {fs::path("/proc/out.gguf"), path("base.gguf/out.gguf")}) {
+    EXPECT_THROW(export_gguf(bad, *base_, *model_, gguf_type("Q8_0"), {}), Error);
+    EXPECT_THROW(export_gguf_adapter(bad, *model_, {}), Error);
+  }
+}
+
+TEST_F(Exported, AnAdapterThatIsNotFiniteIsRefused) {
+  adapt(mixed());
+  trainable_parameters(*model_).front().tensor.detach().fill_(std::nan(""));
+  EXPECT_THROW(export_to("out.gguf", "F32"), Error);
+  EXPECT_THROW(export_gguf_adapter(path("adapter.gguf"), *model_, {}), Error);
+  EXPECT_EQ(files(), std::set<std::string>{"base.gguf"});
+}
+
+}  // namespace
+}  // namespace retort
