@@ -55,7 +55,12 @@ class FileCheckpoint : public Checkpoint {
     auto it = index_.find(name);
     if (it == index_.end()) fail(Exit::bad_input, "{}: tensor {} is missing", path_.string(), name);
     const Stored& s = stored_[it->second];
-    if (gguf_ && s.spec.permuted_heads > 0) return s.tensor.permute_rows(rows_to_hf(s.spec));
+    if (gguf_ && s.spec.permuted_heads > 0) {
+      // A bias has one element a row.
+      const int64_t rows = s.spec.shape[0];
+      const QuantizedTensor matrix = s.tensor.renamed(name, {rows, s.tensor.elements() / rows});
+      return matrix.permute_rows(rows_to_hf(s.spec)).renamed(name, s.spec.shape);
+    }
     // Some writers of safetensors do not align their data.
     if (reinterpret_cast<uintptr_t>(s.tensor.bytes().data()) % alignof(double) != 0) return copied(s.tensor);
     return s.tensor;
@@ -97,6 +102,9 @@ Stored checked(const TensorSpec& spec, const QuantizedTensor& tensor, const std:
   if (without_leading_ones(tensor.shape()) != without_leading_ones(spec.shape))
     fail(Exit::bad_input, "{}: tensor {}: shape [{}], but the configuration asks for [{}]", where, tensor.name(),
          fmt::join(tensor.shape(), ", "), fmt::join(spec.shape, ", "));
+  if (spec.shape.size() == 1 && ggml_blck_size(static_cast<ggml_type>(tensor.type())) != 1)
+    fail(Exit::bad_input, "{}: tensor {} is {}, but llama.cpp keeps vectors in F32", where, tensor.name(),
+         tensor.type_name());
   return {spec, tensor.renamed(spec.name, spec.shape)};
 }
 

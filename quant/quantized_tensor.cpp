@@ -29,7 +29,7 @@ uint64_t expected_bytes(const std::string& name, int type, const std::vector<int
   const auto block = static_cast<uint64_t>(traits(type).blck_size);
   if (static_cast<uint64_t>(shape.back()) % block != 0)
     fail(Exit::bad_input, "tensor {}: rows of {} are not whole blocks of {} ({})", name, shape.back(), block,
-         traits(type).type_name);
+         ggml_type_label(type));
   uint64_t bytes = 0;
   if (__builtin_mul_overflow(elements / block, static_cast<uint64_t>(traits(type).type_size), &bytes))
     fail(Exit::bad_input, "tensor {}: shape [{}] is impossible", name, fmt::join(shape, ", "));

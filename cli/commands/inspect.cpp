@@ -1,0 +1,252 @@
+// retort inspect: what is in a file or folder, from its own headers: keys, tensors, types, sizes.
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <memory>
+
+#include "cli/command.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/json.h"
+#include "core/progress.h"
+#include "data/hdf5_contents.h"
+#include "models/checkpoint.h"
+#include "models/gguf.h"
+#include "models/safetensors.h"
+
+namespace retort {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t shown_elements = 8;
+
+/// What every format comes down to; `metadata` is an object, `tensors` a list of {name, type, shape, bytes}.
+Json contents_of(const char* format, const fs::path& path, uint64_t bytes, Json metadata, Json tensors) {
+  return {{"format", format},
+          {"path", path.string()},
+          {"bytes", bytes},
+          {"metadata", std::move(metadata)},
+          {"tensors", std::move(tensors)}};
+}
+
+Json tensor_json(const std::string& name, const std::string& type, const std::vector<int64_t>& shape, uint64_t bytes) {
+  return {{"name", name}, {"type", type}, {"shape", shape}, {"bytes", bytes}};
+}
+
+template <typename T>
+Json array_json(const char* type, const std::vector<T>& values, bool full) {
+  if (full || values.size() <= shown_elements) return values;
+  return {{"type", type},
+          {"count", values.size()},
+          {"first", std::vector<T>(values.begin(), values.begin() + shown_elements)}};
+}
+
+Json gguf_value(const GgufFile& file, const std::string& key, bool full) {
+  const int64_t id = gguf_find_key(file.context(), key.c_str());
+  gguf_type type = gguf_get_kv_type(file.context(), id);
+  if (type == GGUF_TYPE_STRING) return file.text(key);
+  if (type == GGUF_TYPE_BOOL) return file.boolean(key);
+  if (type == GGUF_TYPE_FLOAT32 || type == GGUF_TYPE_FLOAT64) return file.real(key);
+  if (type != GGUF_TYPE_ARRAY) return file.integer(key);
+  type = gguf_get_arr_type(file.context(), id);
+  if (type == GGUF_TYPE_STRING) return array_json("strings", file.texts(key), full);
+  if (type == GGUF_TYPE_FLOAT32) return array_json("floats", file.reals(key), full);
+  if (type == GGUF_TYPE_BOOL || type == GGUF_TYPE_FLOAT64)
+    return {{"type", gguf_type_name(type)}, {"count", gguf_get_arr_n(file.context(), id)}};
+  return array_json("integers", file.integers(key), full);
+}
+
+/// Whether Retort can train on it; the reason when it cannot.
+void add_verdict(Json& contents, const fs::path& path) {
+  try {
+    const auto model = Checkpoint::open(path);
+    contents["base_model"] = {{"usable", true}, {"family", model->config().family}};
+  } catch (const Error& error) {
+    contents["base_model"] = {{"usable", false}, {"reason", error.what()}};
+  }
+}
+
+Json inspect_gguf(const fs::path& path, bool full) {
+  const auto file = GgufFile::open(path);
+  Json metadata = Json::object(), tensors = Json::array();
+  for (const std::string& key : file->keys()) metadata[key] = gguf_value(*file, key, full);
+  for (const QuantizedTensor& t : file->tensors())
+    tensors.push_back(tensor_json(t.name(), t.type_name(), t.shape(), t.bytes().size()));
+  Json contents = contents_of("gguf", path, file->size(), std::move(metadata), std::move(tensors));
+  if (!file->has("general.type") || file->text("general.type") == "model") add_verdict(contents, path);
+  return contents;
+}
+
+Json safetensors_json(const SafetensorsFile& file) {
+  Json tensors = Json::array();
+  for (const SafetensorsEntry& e : file.entries())
+    tensors.push_back(tensor_json(e.name, e.dtype, e.shape, e.bytes.size()));
+  return tensors;
+}
+
+Json inspect_safetensors(const fs::path& path) {
+  const auto file = SafetensorsFile::open(path);
+  return contents_of("safetensors", path, file->size(), file->metadata(), safetensors_json(*file));
+}
+
+/// A folder with a JSON description and safetensors files beside it: a model or a PEFT adapter.
+Json inspect_folder(const fs::path& folder) {
+  const bool adapter = fs::exists(folder / "adapter_config.json");
+  const fs::path description = folder / (adapter ? "adapter_config.json" : "config.json");
+  if (!fs::exists(description))
+    fail(Exit::bad_input,
+         "{}: a folder is a model (config.json) or a PEFT adapter (adapter_config.json); it has neither",
+         folder.string());
+  Json metadata = read_json(description);
+  if (!metadata.is_object()) fail(Exit::bad_input, "{}: expected an object", description.string());
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  if (files.empty()) fail(Exit::bad_input, "{}: holds no safetensors file", folder.string());
+  Json tensors = Json::array();
+  uint64_t bytes = 0;
+  for (const fs::path& path : files) {
+    const auto file = SafetensorsFile::open(path);
+    bytes += file->size();
+    for (Json& tensor : safetensors_json(*file)) tensors.push_back(std::move(tensor));
+  }
+  Json contents =
+      contents_of(adapter ? "peft" : "hugging face", folder, bytes, std::move(metadata), std::move(tensors));
+  if (!adapter) add_verdict(contents, folder);
+  return contents;
+}
+
+Json inspect_hdf5(const fs::path& path) {
+  const Hdf5Contents file = hdf5_contents(path);
+  Json arrays = Json::array();
+  for (const Hdf5Array& a : file.arrays)
+    arrays.push_back(tensor_json(a.name, a.type, a.shape, static_cast<uint64_t>(a.stored_bytes)));
+  return contents_of("hdf5", path, fs::file_size(path), file.attributes, std::move(arrays));
+}
+
+/// By what the file begins with: names tell nothing in a content-addressed cache.
+Json inspect(const fs::path& path, bool full) {
+  if (fs::is_directory(path)) return inspect_folder(path);
+  const auto file = MappedFile::open(path);
+  const auto begins = [&](size_t at, std::string_view magic) {
+    const auto bytes = file->bytes();
+    return bytes.size() >= at + magic.size() && std::memcmp(bytes.data() + at, magic.data(), magic.size()) == 0;
+  };
+  if (begins(0, "GGUF")) return inspect_gguf(path, full);
+  if (begins(0, "\x89HDF") || begins(0, "RETORT-HDF5")) return inspect_hdf5(path);
+  if (begins(8, "{") || path.extension() == ".safetensors") return inspect_safetensors(path);
+  fail(Exit::bad_input, "{}: neither GGUF, safetensors nor HDF5 by its first bytes", path.string());
+}
+
+struct Total {
+  int64_t tensors = 0, elements = 0;
+  uint64_t bytes = 0;
+  double bits() const { return elements ? 8.0 * static_cast<double>(bytes) / static_cast<double>(elements) : 0; }
+  Json to_json(const std::string& type) const {
+    return {
+        {"type", type}, {"tensors", tensors}, {"elements", elements}, {"bytes", bytes}, {"bits_per_weight", bits()}};
+  }
+};
+
+void add_totals(Json& contents) {
+  std::map<std::string, Total> by_type;
+  Total all;
+  for (Json& tensor : contents["tensors"]) {
+    Total one{1, 1, tensor["bytes"].get<uint64_t>()};
+    for (const Json& size : tensor["shape"]) one.elements *= size.get<int64_t>();
+    tensor["bits_per_weight"] = one.bits();
+    for (Total* total : {&all, &by_type[tensor["type"].get<std::string>()]}) {
+      total->tensors += 1;
+      total->elements += one.elements;
+      total->bytes += one.bytes;
+    }
+  }
+  Json types = Json::array();
+  for (const auto& [type, total] : by_type) types.push_back(total.to_json(type));
+  contents["by_type"] = std::move(types);
+  contents["total"] = all.to_json("all");
+}
+
+std::string dump(const Json& value, int indent = -1) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string shown(const Json& value) {
+  std::string text;
+  if (value.is_object() && value.contains("count")) {
+    text = fmt::format("{} {}", value["count"].get<size_t>(), value["type"].get<std::string>());
+    if (value.contains("first")) text += ": " + dump(value["first"]) + " …";
+  } else {
+    text = dump(value);
+  }
+  constexpr size_t limit = 100;
+  if (text.size() <= limit) return text;
+  size_t end = limit;
+  while ((static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;  // not inside a character
+  return text.substr(0, end) + fmt::format("… ({} bytes)", text.size());
+}
+
+void print_total(const std::string& name, const Json& total) {
+  fmt::print("  {:<10} {:>6} tensors {:>14} elements {:>10} {:>8.3f} bits each\n", name,
+             total["tensors"].get<int64_t>(), total["elements"].get<int64_t>(),
+             format_bytes(total["bytes"].get<uint64_t>()), total["bits_per_weight"].get<double>());
+}
+
+void print_text(const Json& contents) {
+  fmt::print("{}: {}, {}\n", contents["path"].get<std::string>(), contents["format"].get<std::string>(),
+             format_bytes(contents["bytes"].get<uint64_t>()));
+  if (contents.contains("base_model")) {
+    const Json& verdict = contents["base_model"];
+    if (verdict["usable"])
+      fmt::print("usable as a base model: yes, family {}\n", verdict["family"].get<std::string>());
+    else
+      fmt::print("usable as a base model: no: {}\n", verdict["reason"].get<std::string>());
+  }
+  fmt::print("\nmetadata\n");
+  for (const auto& [key, value] : contents["metadata"].items()) fmt::print("  {:<44} {}\n", key, shown(value));
+  fmt::print("\ntensors\n");
+  for (const Json& t : contents["tensors"])
+    fmt::print("  {:<56} {:<9} {:<20} {:>7.3f} bits each {:>10}\n", t["name"].get<std::string>(),
+               t["type"].get<std::string>(), dump(t["shape"]), t["bits_per_weight"].get<double>(),
+               format_bytes(t["bytes"].get<uint64_t>()));
+  fmt::print("\nby type\n");
+  for (const Json& total : contents["by_type"]) print_total(total["type"].get<std::string>(), total);
+  print_total("all", contents["total"]);
+}
+
+std::function<int()> setup(CLI::App& app) {
+  struct Arguments {
+    fs::path path;
+    bool json = false, full = false;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  app.add_option("path", arguments->path, "a GGUF, safetensors or HDF5 file, a model's folder or a PEFT folder")
+      ->required();
+  app.add_flag("--json", arguments->json, "print JSON");
+  app.add_flag("--full", arguments->full, "show arrays whole, such as a vocabulary's tokens");
+  return [arguments] {
+    Json contents = inspect(arguments->path, arguments->full);
+    add_totals(contents);
+    if (arguments->json)
+      fmt::print("{}\n", dump(contents, 2));
+    else
+      print_text(contents);
+    return 0;
+  };
+}
+
+}  // namespace
+
+extern const Command command_inspect;
+const Command command_inspect = {"inspect", "Show what a model, adapter or data file holds, from its own headers.",
+                                 "  retort inspect model.gguf\n"
+                                 "  retort inspect runs/foldoc/latest/adapter\n"
+                                 "  retort inspect model.safetensors --json\n",
+                                 setup};
+
+}  // namespace retort
