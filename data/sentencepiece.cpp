@@ -23,7 +23,15 @@ void load(const std::filesystem::path& path, sentencepiece::SentencePieceProcess
   if (processor.GetPieceSize() == 0) fail(Exit::bad_input, "{}: a SentencePiece model without pieces", path.string());
 }
 
-/// Spaces, lines, scripts, combining marks, emoji with joiners, digits, controls, long words, things that look special.
+std::string list(const std::vector<int32_t>& ids, size_t from) {
+  std::string text;
+  for (size_t i = from; i < std::min(ids.size(), from + 6); ++i)
+    text += fmt::format("{}{}", i == from ? "" : " ", ids[i]);
+  return text.empty() ? "the end" : text;
+}
+
+}  // namespace
+
 const std::vector<std::string>& hard_texts() {
   static const std::vector<std::string> texts = {
       "Hello, world!",
@@ -54,15 +62,6 @@ const std::vector<std::string>& hard_texts() {
   };
   return texts;
 }
-
-std::string list(const std::vector<int32_t>& ids, size_t from) {
-  std::string text;
-  for (size_t i = from; i < std::min(ids.size(), from + 6); ++i)
-    text += fmt::format("{}{}", i == from ? "" : " ", ids[i]);
-  return text.empty() ? "the end" : text;
-}
-
-}  // namespace
 
 VocabularySource read_sentencepiece(const std::filesystem::path& path) {
   sentencepiece::SentencePieceProcessor processor;

@@ -1,0 +1,42 @@
+// How far a file of each type may be from the trained model; docs/gate.md says what the numbers rest on.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "export/gate.h"
+#include "export/types.h"
+
+namespace retort {
+namespace {
+
+struct TypeLimit {
+  const char* type;
+  double max_kl;  ///< mean, nats
+};
+
+/// Two and a half times what SmolLM2-135M measures without an importance matrix (with one, where the type needs it). A
+/// small model whose rows of 576 do not fit K-blocks is about the worst case; larger models stay far below.
+constexpr TypeLimit kLimits[] = {
+    {"F32", 1e-5},
+};
+
+}  // namespace
+
+GateLimits gate_limits(const std::string& type, std::optional<double> max_kl, std::optional<double> min_top1,
+                       int64_t positions) {
+  const std::string name = gguf_type(type).name;
+  const auto known =
+      std::find_if(std::begin(kLimits), std::end(kLimits), [&](const TypeLimit& l) { return name == l.type; });
+  GateLimits limits;
+  limits.max_kl = max_kl.value_or(known == std::end(kLimits) ? 3.0 : known->max_kl);
+  // The rest follows from it by what was measured on every type: the 99th percentile is 4 to 6 times the mean, and the
+  // share of positions whose most likely token changes is 0.53 to 0.59 times the root of the mean.
+  limits.max_kl_p99 = 10 * limits.max_kl;
+  limits.min_top1 = min_top1.value_or(std::max(0.0, 1 - 0.8 * std::sqrt(limits.max_kl)));
+  // log p of one token changes by about sqrt(2 KL); the mean of `positions` of them by that over their root.
+  limits.max_log_perplexity =
+      2 * limits.max_kl + 4 * std::sqrt(2 * limits.max_kl / static_cast<double>(std::max<int64_t>(positions, 1)));
+  return limits;
+}
+
+}  // namespace retort

@@ -1,0 +1,300 @@
+// The gate passes what was exported and refuses each fault that exports have had elsewhere.
+#include "export/gate.h"
+
+#include <ATen/ATen.h>
+#include <ggml.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "adapters/attach.h"
+#include "core/files.h"
+#include "data/encode.h"
+#include "export/gguf.h"
+#include "models/family.h"
+#include "models/gguf.h"
+#include "tests/core/support.h"
+#include "tests/data/smollm2.h"
+
+namespace retort {
+namespace {
+
+Chat chat_of(const std::string& question, const std::string& answer) {
+  Chat chat;
+  chat.place = chat.key = question;
+  chat.messages = {{"user", question}, {"assistant", answer}};
+  return chat;
+}
+
+std::vector<Chat> questions() {
+  return {
+      chat_of("To which field does \"RFC 1392\" (published 1993-01-15, 53 pages) belong?", "networking"),
+      chat_of("What is an \"abstract syntax tree\"? It is a data structure for something that has been parsed.",
+              "compiler"),
+      chat_of("Term: 4GL. A fourth generation language, 1981; see 3GL, 5GL.", "language"),
+      chat_of("Name the category of:\n  FOLDOC's entry \"modem\" -- modulator/demodulator, 2400 bit/s.", "hardware"),
+      chat_of("Which category? \"Zipf's law\": the frequency of a word's rank n is 1/n^a, a >= 1.", "mathematics")};
+}
+
+/// A random model of two layers with SmolLM2's real vocabulary and template, an adapter on every linear, and its
+/// exports.
+struct Fixture {
+  TemporaryFolder folder;
+  std::unique_ptr<Checkpoint> base;
+  std::unique_ptr<CausalLM> trained;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::optional<ChatTemplate> chat_template;
+  std::vector<GateRow> rows;
+  std::time_t now = 1'700'000'000;
+
+  Fixture() {
+    const auto path = folder.path() / "base.gguf";
+    write_base(path);
+    base = Checkpoint::open(path);
+    trained = CausalLM::load(*base, {});
+    AdapterOptions options;
+    options.r = 4;
+    attach(*trained, options, 7);
+    at::NoGradGuard no_grad;
+    for (Parameter& parameter : trainable_parameters(*trained)) parameter.tensor.normal_(0, 0.05);
+    tokenizer = Tokenizer::open(path);
+    chat_template.emplace(*tokenizer, "", now);
+    Ledger ledger;
+    for (const Chat& chat : questions()) {
+      rows.push_back({chat, *encode(*tokenizer, *chat_template, chat, {}, ledger)});
+    }
+  }
+
+  static void write_base(const std::filesystem::path& path) {
+    const auto real = GgufFile::open(smollm2_path());
+    ModelConfig config;
+    config.family = config.architecture = "llama";
+    config.vocab = 49152;
+    config.dim = 64, config.layers = 2, config.heads = 4, config.kv_heads = 2, config.head_dim = 16, config.ffn = 96;
+    config.context = 512;
+    config.tied = true;
+    const Family& family = family_of(config);
+    GgufWriter writer;
+    writer.copy_metadata(*real);
+    family.write_metadata(config, writer);
+    const auto specs = family.tensors(config);
+    for (const TensorSpec& spec : specs) writer.add(spec.gguf, GGML_TYPE_F32, spec.shape);
+    writer.begin(path);
+    at::manual_seed(3);
+    for (const TensorSpec& spec : specs) {
+      const bool norm = spec.shape.size() == 1;
+      const at::Tensor weight = norm ? at::rand(spec.shape) + 0.5 : at::randn(spec.shape) * 0.3;
+      writer.write(spec.gguf, {static_cast<const uint8_t*>(weight.const_data_ptr()), weight.nbytes()});
+    }
+    writer.commit();
+  }
+
+  std::filesystem::path exported(const std::string& type) {
+    auto path = folder.path() / (type + ".gguf");
+    if (!std::filesystem::exists(path)) export_gguf(path, *base, *trained, gguf_type(type), {});
+    return path;
+  }
+
+  GateReference reference() { return {*base, *trained, *tokenizer, *chat_template, now}; }
+
+  GateReport run(const std::filesystem::path& path, const std::string& type) {
+    return gate(reference(), {.path = path, .adapter = {}, .type = type}, rows);
+  }
+};
+
+Fixture& fixture() {
+  static Fixture one;
+  return one;
+}
+
+using Bytes = std::vector<uint8_t>;
+
+/// A copy of `from` in which keys and tensors were changed on purpose.
+std::filesystem::path faulty(const std::filesystem::path& from, const std::string& name,
+                             const std::function<void(GgufWriter&)>& keys,
+                             const std::function<void(const std::string&, Bytes&)>& tensors = {}) {
+  const auto file = GgufFile::open(from);
+  const auto path = fixture().folder.path() / (name + ".gguf");
+  GgufWriter writer;
+  writer.copy_metadata(*file);
+  if (keys) keys(writer);
+  for (const QuantizedTensor& tensor : file->tensors()) writer.add(tensor.name(), tensor.type(), tensor.shape());
+  writer.begin(path);
+  for (const QuantizedTensor& tensor : file->tensors()) {
+    Bytes bytes(tensor.bytes().begin(), tensor.bytes().end());
+    if (tensors) tensors(tensor.name(), bytes);
+    writer.write(tensor.name(), bytes);
+  }
+  writer.commit();
+  return path;
+}
+
+/// Rows of q and k in Hugging Face's order: what an exporter writes that forgets to permute them.
+void unpermute(const std::string& name, Bytes& bytes) {
+  const ModelConfig& config = fixture().base->config();
+  for (const TensorSpec& spec : family_of(config).tensors(config)) {
+    if (spec.gguf != name || spec.permuted_heads == 0) continue;
+    const Bytes before = bytes;
+    const auto order = rows_to_hf(spec);
+    const size_t row = bytes.size() / order.size();
+    for (size_t i = 0; i < order.size(); ++i) {
+      std::memcpy(&bytes[i * row], &before[static_cast<size_t>(order[i]) * row], row);
+    }
+  }
+}
+
+void change_floats(Bytes& bytes, const std::function<float(float)>& change) {
+  for (size_t i = 0; i + 4 <= bytes.size(); i += 4) {
+    float value;
+    std::memcpy(&value, &bytes[i], 4);
+    value = change(value);
+    std::memcpy(&bytes[i], &value, 4);
+  }
+}
+
+std::string reasons(const GateReport& report) { return fmt::format("{}", fmt::join(report.reasons, "\n")); }
+
+void expect_refused(const GateReport& report, const std::string& why) {
+  EXPECT_FALSE(report.passed);
+  EXPECT_NE(reasons(report).find(why), std::string::npos) << "reasons:\n" << reasons(report);
+}
+
+/// The predictions alone must show it too: a fault in the weights' names would hide it from the weights' comparison.
+void expect_predictions_refuse(const std::filesystem::path& path, const std::string& type) {
+  GateReport report;
+  compare_predictions(fixture().reference(), {.path = path, .adapter = {}, .type = type}, fixture().rows, {}, {}, 4096,
+                      report);
+  EXPECT_NE(reasons(report).find("mean KL divergence"), std::string::npos) << reasons(report);
+}
+
+TEST(Gate, PassesWhatWasExported) {
+  for (const char* type : {"F32", "F16", "BF16", "Q8_0"}) {
+    const GateReport report = fixture().run(fixture().exported(type), type);
+    EXPECT_TRUE(report.passed) << type << "\n" << reasons(report);
+    EXPECT_EQ(report.rows, 5);
+    EXPECT_GT(report.positions, 100);
+    EXPECT_GT(report.texts, 20);
+    if (std::string(type) == "F32") {
+      EXPECT_LT(report.kl_mean, 1e-7);
+      EXPECT_EQ(report.worst.relative_error, 0);
+    }
+  }
+}
+
+TEST(Gate, RefusesAnAdapterThatWasNotMerged) {
+  const auto without = fixture().folder.path() / "unmerged.gguf";
+  auto model = CausalLM::load(*fixture().base, {});
+  export_gguf(without, *fixture().base, *model, gguf_type("F32"), {});
+  expect_refused(fixture().run(without, "F32"), "weights: model.layers.0.self_attn.q_proj.weight");
+  expect_predictions_refuse(without, "F32");
+}
+
+TEST(Gate, RefusesQueriesAndKeysLeftUnpermuted) {
+  for (const char* type : {"F32", "Q8_0"}) {
+    const auto path = faulty(fixture().exported(type), std::string("permute-") + type, {}, unpermute);
+    expect_refused(fixture().run(path, type), "weights: model.layers.0.self_attn.k_proj.weight");
+    expect_predictions_refuse(path, type);
+  }
+}
+
+TEST(Gate, RefusesAWrongPreTokenizer) {
+  const auto path =
+      faulty(fixture().exported("F32"), "pre", [](GgufWriter& w) { w.set_text("tokenizer.ggml.pre", "qwen2"); });
+  expect_refused(fixture().run(path, "F32"), "tokens: of ");
+}
+
+TEST(Gate, RefusesAWrongNorm) {
+  const auto plus_one = faulty(fixture().exported("F32"), "norm", {}, [](const std::string& name, Bytes& bytes) {
+    if (name == "output_norm.weight") change_floats(bytes, [](float x) { return x + 1; });
+  });
+  expect_refused(fixture().run(plus_one, "F32"), "weights: model.norm.weight");
+  expect_predictions_refuse(plus_one, "F32");
+  const auto epsilon = faulty(fixture().exported("F32"), "epsilon",
+                              [](GgufWriter& w) { w.set_f32("llama.attention.layer_norm_rms_epsilon", 1e-2); });
+  expect_refused(fixture().run(epsilon, "F32"), "rotary or norm constants");
+}
+
+TEST(Gate, RefusesAMissingOrChangedTemplate) {
+  const auto dropped =
+      faulty(fixture().exported("F32"), "no-template", [](GgufWriter& w) { w.remove("tokenizer.chat_template"); });
+  expect_refused(fixture().run(dropped, "F32"), "chat template: ");
+  const auto changed = faulty(fixture().exported("F32"), "template", [](GgufWriter& w) {
+    w.set_text("tokenizer.chat_template", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+  });
+  expect_refused(fixture().run(changed, "F32"), "renders to");
+}
+
+TEST(Gate, RefusesOneDamagedBlock) {
+  // One weight of 98,304 in F32; one block of 192 in Q8_0, where quantization itself moves every weight.
+  const auto weight = faulty(fixture().exported("F32"), "weight", {}, [](const std::string& name, Bytes& bytes) {
+    if (name == "blk.1.ffn_down.weight") bytes[4000 + 3] ^= 0x01;
+  });
+  expect_refused(fixture().run(weight, "F32"), "weights: model.layers.1.mlp.down_proj.weight");
+  const auto block = faulty(fixture().exported("Q8_0"), "block", {}, [](const std::string& name, Bytes& bytes) {
+    if (name != "blk.1.ffn_down.weight") return;
+    for (size_t i = 2; i < 34; ++i) bytes[34 * 50 + i] = static_cast<uint8_t>(bytes[34 * 50 + i] + 40);
+  });
+  expect_refused(fixture().run(block, "Q8_0"), "weights: model.layers.1.mlp.down_proj.weight");
+}
+
+TEST(Gate, RefusesAnotherEndOfText) {
+  const auto path =
+      faulty(fixture().exported("F32"), "eos", [](GgufWriter& w) { w.set_u32("tokenizer.ggml.eos_token_id", 42); });
+  expect_refused(fixture().run(path, "F32"), "vocabulary: EOS is 42, the trainer's is 2");
+}
+
+TEST(Gate, SaysWhyAFileCannotBeRead) {
+  const std::string whole = read_text(fixture().exported("F32"));
+  const auto path = fixture().folder.path() / "cut.gguf";
+  write_atomic(path, std::string_view(whole).substr(0, whole.size() / 2));
+  const GateReport report = fixture().run(path, "F32");
+  EXPECT_FALSE(report.passed);
+  EXPECT_GE(report.reasons.size(), 2u) << reasons(report);
+  // An infinite scale is found when llama.cpp checks the blocks.
+  const auto infinite = faulty(fixture().exported("Q8_0"), "infinite", {}, [](const std::string& name, Bytes& bytes) {
+    if (name == "blk.0.attn_v.weight") bytes[0] = 0x00, bytes[1] = 0x7C;
+  });
+  expect_refused(fixture().run(infinite, "Q8_0"), "attn_v.weight");
+}
+
+TEST(Gate, ComparesAServedAdapter) {
+  const auto adapter = fixture().folder.path() / "adapter.gguf";
+  export_gguf_adapter(adapter, *fixture().trained, {});
+  GateFile file{.path = fixture().base->path(), .adapter = adapter, .type = "F32"};
+  const GateReport report = gate(fixture().reference(), file, fixture().rows);
+  EXPECT_TRUE(report.passed) << reasons(report);
+  file.adapter.clear();
+  EXPECT_FALSE(gate(fixture().reference(), file, fixture().rows).passed);
+}
+
+TEST(Gate, TakesLimitsFromTheRecipe) {
+  const GateFile file{.path = fixture().exported("Q8_0"), .adapter = {}, .type = "Q8_0"};
+  const GateReport strict = gate(fixture().reference(), file, fixture().rows, 1e-9);
+  expect_refused(strict, "mean KL divergence");
+  EXPECT_EQ(strict.limits.max_kl, 1e-9);
+  expect_refused(gate(fixture().reference(), file, fixture().rows, {}, 1.0), "share of equal most likely tokens");
+}
+
+TEST(Gate, JudgesTheRealModel) {
+  const auto base = Checkpoint::open(smollm2_path());
+  const auto model = CausalLM::load(*base, {});
+  const auto tokenizer = Tokenizer::open(base->path());
+  const std::time_t now = 1'700'000'000;
+  const ChatTemplate chat_template(*tokenizer, "", now);
+  std::vector<GateRow> rows;
+  Ledger ledger;
+  for (const Chat& chat : questions()) rows.push_back({chat, *encode(*tokenizer, chat_template, chat, {}, ledger)});
+  const GateReference reference{*base, *model, *tokenizer, chat_template, now};
+  // The file itself: its weights are bit for bit what is trained against; llama.cpp rounds activations to 8 bits.
+  const GateReport own = gate(reference, {.path = base->path(), .adapter = {}, .type = "Q4_1"}, rows);
+  EXPECT_TRUE(own.passed) << reasons(own);
+  EXPECT_EQ(own.worst.relative_error, 0);
+  TemporaryFolder folder;
+  export_gguf(folder.path() / "f32.gguf", *base, *model, gguf_type("F32"), {});
+  const GateReport f32 = gate(reference, {.path = folder.path() / "f32.gguf", .adapter = {}, .type = "F32"}, rows);
+  EXPECT_TRUE(f32.passed) << reasons(f32);
+  EXPECT_LT(f32.kl_mean, 1e-5);
+}
+
+}  // namespace
+}  // namespace retort
