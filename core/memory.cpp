@@ -68,6 +68,7 @@ uint64_t group_available() {
 }  // namespace
 
 uint64_t resident_bytes() { return line_of("/proc/self/status", "VmRSS"); }
+uint64_t mapped_resident_bytes() { return line_of("/proc/self/status", "RssFile"); }
 uint64_t peak_resident_bytes() { return line_of("/proc/self/status", "VmHWM"); }
 void reset_peak_resident_bytes() { std::ofstream("/proc/self/clear_refs") << "5"; }
 

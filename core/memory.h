@@ -8,6 +8,8 @@ namespace retort {
 /// Resident now, and the most since the start or the last reset. Mapped files count while their pages are in memory.
 uint64_t resident_bytes();
 uint64_t peak_resident_bytes();
+/// The part of resident_bytes() that is pages of files: the program, its libraries, mapped weights.
+uint64_t mapped_resident_bytes();
 void reset_peak_resident_bytes();
 /// What can still be taken without swapping: the machine's, or less where a control group sets a limit.
 uint64_t available_memory_bytes();

@@ -16,7 +16,7 @@
 namespace retort {
 namespace {
 
-constexpr const char* kForm = "hf://org/name[@revision][/path/to/file]";
+constexpr const char* kForm = "hf://[datasets/]org/name[@revision][/path/to/file]";
 
 bool accepts(const std::string& uri) { return uri.starts_with("hf://"); }
 
@@ -133,10 +133,14 @@ Fetched fetch_folder(const std::string& repository, const std::string& revision,
 
 Fetched fetch(const Source& source, const std::filesystem::path& work, const PullOptions& options) {
   static const RE2 form(
-      "hf://([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z0-9][A-Za-z0-9._-]*))?(?:/(.+))?");
+      "hf://((?:datasets/)?[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z0-9][A-Za-z0-9._-]*))?(?:/"
+      "(.+))?");
   std::string repository, revision, path;
   if (!RE2::FullMatch(source.uri, form, &repository, &revision, &path)) refuse_form(source, kForm);
   if (revision.empty()) revision = "main";
+  if (path.empty() && repository.starts_with("datasets/")) {
+    fail(Exit::usage, "{}: name one file of the data set: hf://{}@{}/path/to/file", source.uri, repository, revision);
+  }
   if (path.empty()) return fetch_folder(repository, revision, source, work, options);
   const HttpRequest request =
       request_of(fmt::format("/{}/resolve/{}/{}", repository, revision, escape(path)), source, options);

@@ -11,6 +11,7 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/process.h"
+#include "core/source_kind.h"
 #include "tests/core/http_server.h"
 #include "tests/core/support.h"
 
@@ -23,7 +24,7 @@ namespace fs = std::filesystem;
 std::string make_zip(const std::vector<std::pair<std::string, std::string>>& files, bool damage = false) {
   std::string out, directory;
   auto number = [](std::string& to, uint64_t value, int bytes) {
-    for (int i = 0; i < bytes; ++i) to += static_cast<char>(value >> (8 * i));
+    for (int i = 0; i < bytes; ++i, value >>= 8) to += static_cast<char>(value);
   };
   for (const auto& [name, content] : files) {
     const auto crc = crc32(0, reinterpret_cast<const Bytef*>(content.data()), static_cast<uInt>(content.size()));
@@ -136,19 +137,22 @@ TEST_F(SourcesTest, PypiSaysWhatIsWrong) {
 }
 
 TEST_F(SourcesTest, DamagedWheelsAreRefused) {
-  const std::string whole = make_zip({{"m", std::string(1000, 'x')}});
-  fake_pip(make_zip({{"m", std::string(1000, 'x')}}, true));
-  expect_error(Exit::bad_input, {"damaged"}, [&] { get("pypi:demo==1.0!m"); });
-  for (size_t size = 0; size < whole.size(); size += 97) {
-    fake_pip(whole.substr(0, size));
-    EXPECT_THROW(get("pypi:demo==1.0!m"), Error) << size;
-  }
-  for (size_t at = 0; at < whole.size(); at += 3) {  // a flipped byte: an error or the right bytes, never others
+  const std::string content(1000, 'x'), whole = make_zip({{"m", content}});
+  fake_pip(make_zip({{"m", content}}, true));
+  expect_error(Exit::bad_input, {"pypi:demo==1.0!m", "damaged"}, [&] { get("pypi:demo==1.0!m"); });
+  EXPECT_TRUE(fs::is_empty(folder / "cache/partial"));
+  auto extract = [&](const std::string& zip) {
+    std::ofstream(folder / "demo.whl") << zip;
+    extract_entry(folder / "demo.whl", "m", folder / "out", "demo");
+    return read_text(folder / "out");
+  };
+  EXPECT_EQ(extract(whole), content);
+  for (size_t size = 0; size < whole.size(); size += 7) EXPECT_THROW(extract(whole.substr(0, size)), Error) << size;
+  for (size_t at = 0; at < whole.size(); ++at) {  // a flipped byte: an error or the right bytes, never others
     std::string bent = whole;
     bent[at] = static_cast<char>(bent[at] ^ 0xff);
-    fake_pip(bent);
     try {
-      EXPECT_TRUE(read_text(get("pypi:demo==1.0!m", "", true)) == std::string(1000, 'x')) << at;
+      EXPECT_TRUE(extract(bent) == content) << at;
     } catch (const Error&) {
     }
   }
@@ -236,7 +240,8 @@ TEST_F(SourcesTest, PlainPathsAreGivenBack) {
   EXPECT_EQ(get(folder.path().string()), folder.path());
   expect_error(Exit::unavailable, {"none.txt: there is no such file"}, [&] { get((folder / "none.txt").string()); });
   expect_error(Exit::unavailable, {"wrong SHA-256"}, [&] { get((folder / "a.txt").string(), std::string(64, '0')); });
-  expect_error(Exit::usage, {"unknown kind of source", "hf://org/name", "pypi:NAME"}, [&] { get("s3://bucket/file"); });
+  expect_error(Exit::usage, {"unknown kind of source", "hf://[datasets/]org/name", "pypi:NAME"},
+               [&] { get("s3://bucket/file"); });
   expect_error(Exit::unavailable, {"empty path"}, [&] { get(""); });
 }
 
@@ -332,10 +337,20 @@ TEST_F(HubTest, TheTokenGoesToTheHubAlone) {
   EXPECT_EQ(storage.requests()[0].header("authorization"), "");
 }
 
+TEST_F(HubTest, DataSetsGiveSingleFiles) {
+  HttpServer sets([&](const ServerRequest& r) {
+    return r.path == "/datasets/org/name/resolve/v1.0/train.jsonl" ? serve_file(r, "rows", "\"1\"")
+                                                                   : ServerReply{.status = 404};
+  });
+  setenv("HF_ENDPOINT", sets.url().c_str(), 1);
+  EXPECT_EQ(read_text(get("hf://datasets/org/name@v1.0/train.jsonl")), "rows");
+}
+
 TEST_F(HubTest, RefusalsAndSlipsSayWhatToDo) {
   expect_error(Exit::unavailable, {"hf://org/name/none.json", "status 404"}, [&] { get("hf://org/name/none.json"); });
+  expect_error(Exit::usage, {"name one file of the data set"}, [&] { get("hf://datasets/org/name"); });
   for (const char* uri : {"hf://name", "hf://org/name@", "hf://../..", "hf://org/name@a b"}) {
-    expect_error(Exit::usage, {"hf://org/name[@revision]"}, [&] { get(uri); });
+    expect_error(Exit::usage, {"org/name[@revision][/path/to/file]"}, [&] { get(uri); });
   }
   commit = "../../evil";
   expect_error(Exit::bad_input, {"the hub's commit"}, [&] { get("hf://org/name"); });

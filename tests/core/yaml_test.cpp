@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "core/rng.h"
 #include "tests/core/support.h"
 
 namespace retort {
@@ -158,6 +159,44 @@ TEST(Yaml, LoadSaysWhichFile) {
   EXPECT_EQ(root["a"].where(), (folder / "a.yaml").string() + ":1 a");
   expect_error(Exit::io, {"missing.yaml", "No such file"}, [&] { Yaml::load(folder / "missing.yaml"); });
   EXPECT_TRUE(parse("").is_null());
+}
+
+TEST(Yaml, BentFilesGiveErrorsOnly) {
+  const std::string sample =
+      "# recipe\nname: &n foldoc\ntrain: {lr: 5e-4, steps: [1, 2], 'q': \"a\\tb\"}\ntext: |\n  two\n  lines\n"
+      "other: *n\nref: ${train.lr}\n? key\n: value\nlist:\n  - a\n  -\n    - b\n";
+  const std::string bytes = std::string(1, '\0') + "\t\n :-?[]{}&*!|>'\"%@`#,~$.<=\xff\xc3";
+  Rng rng(1);
+  size_t sound = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    std::string text = sample;
+    for (uint64_t changes = rng.below(4) + 1; changes > 0; --changes) {
+      const size_t at = rng.below(text.size());
+      switch (rng.below(4)) {
+        case 0:
+          text[at] = bytes[rng.below(bytes.size())];
+          break;
+        case 1:
+          text.insert(at, 1, bytes[rng.below(bytes.size())]);
+          break;
+        case 2:
+          text.erase(at, rng.below(5));
+          break;
+        default:
+          text.insert(at, text.substr(rng.below(text.size()), rng.below(20)));
+          break;
+      }
+    }
+    try {
+      const Yaml yaml = parse(text, {"train.lr=1"});
+      auto plain = [](const Yaml& y) { return y.as_json().dump(-1, ' ', false, Json::error_handler_t::replace); };
+      ASSERT_EQ(plain(Yaml::parse(yaml.dump(), "dump")), plain(yaml)) << text;
+      ++sound;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit(), Exit::usage);
+    }
+  }
+  EXPECT_GT(sound, 1000u);
 }
 
 TEST(Yaml, LongValuesAreShortenedBetweenCharacters) {
