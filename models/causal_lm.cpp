@@ -3,8 +3,11 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <ggml.h>
+
 #include <utility>
 
+#include "core/cpu.h"
 #include "core/error.h"
 #include "models/block.h"
 #include "models/cross_entropy.h"
@@ -113,23 +116,34 @@ class DecoderLM final : public CausalLM {
   Frozen frozen(const Checkpoint& checkpoint, const std::string& name) {
     const QuantizedTensor stored = checkpoint.tensor(name);
     parameter_count_ += stored.elements();
-    const auto type = at::TensorOptions(options_.device).dtype(options_.dtype);
-    if (options_.base == BaseForm::dense) {
-      const at::Tensor weight = stored.dequantize(options_.dtype).to(options_.device);
+    if (options_.base == BaseForm::dense || in_place(stored)) {
+      const at::Tensor weight = in_place(stored) ? view(stored) : stored.dequantize(options_.dtype).to(options_.device);
       weight_bytes_ += static_cast<int64_t>(weight.nbytes());
       return {[weight] { return weight; },
               [weight](const at::Tensor& ids) { return weight.index_select(0, ids.to(weight.device())); }};
     }
     weight_bytes_ += static_cast<int64_t>(stored.bytes().size());
-    return {[stored, type] { return stored.dequantize(type.dtype().toScalarType()).to(type); },
-            [stored, type](const at::Tensor& ids) {
+    return {[stored, this] { return stored.dequantize(options_.dtype).to(options_.device); },
+            [stored, this](const at::Tensor& ids) {
               const at::Tensor on_cpu = ids.to(at::kCPU).contiguous();
-              at::Tensor rows = at::empty({ids.size(0), stored.columns()}, type.device(at::kCPU));
+              at::Tensor rows = at::empty({ids.size(0), stored.columns()}, options_.dtype);
               const auto* id = on_cpu.const_data_ptr<int64_t>();
               for (int64_t i = 0; i < ids.size(0); ++i)
                 stored.dequantize_rows(id[i], id[i] + 1, rows.slice(0, i, i + 1));
-              return rows.to(type);
+              return rows.to(options_.device);
             }};
+  }
+
+  /// Whether the file's bytes are the weight as it is computed with.
+  bool in_place(const QuantizedTensor& stored) const {
+    return stored.type() == GGML_TYPE_F32 && options_.dtype == at::kFloat && options_.device.is_cpu();
+  }
+
+  /// The file's own pages as a tensor, which keeps the mapping. Nothing writes to a frozen weight.
+  static at::Tensor view(const QuantizedTensor& stored) {
+    const auto* data = reinterpret_cast<const float*>(stored.bytes().data());
+    return at::from_blob(
+        const_cast<float*>(data), stored.shape(), [stored](void*) {}, at::kFloat);
   }
 
   at::Tensor dense(const Checkpoint& checkpoint, const std::string& name) {
@@ -196,7 +210,7 @@ class DecoderLM final : public CausalLM {
 }  // namespace
 
 std::unique_ptr<CausalLM> CausalLM::load(const Checkpoint& checkpoint, const LoadOptions& options) {
-  if (options.dtype == at::kBFloat16 && options.device.is_cpu() && !__builtin_cpu_supports("avx512bf16"))
+  if (options.dtype == at::kBFloat16 && options.device.is_cpu() && !cpu().avx512_bf16 && !cpu().amx_bf16)
     fail(Exit::usage,
          "dtype bf16: this processor has no bf16 arithmetic, f32 is several times faster here; "
          "use dtype f32 or auto");
