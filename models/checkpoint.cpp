@@ -55,12 +55,7 @@ class FileCheckpoint : public Checkpoint {
     auto it = index_.find(name);
     if (it == index_.end()) fail(Exit::bad_input, "{}: tensor {} is missing", path_.string(), name);
     const Stored& s = stored_[it->second];
-    if (gguf_ && s.spec.permuted_heads > 0) {
-      // A bias has one element a row.
-      const int64_t rows = s.spec.shape[0];
-      const QuantizedTensor matrix = s.tensor.renamed(name, {rows, s.tensor.elements() / rows});
-      return matrix.permute_rows(rows_to_hf(s.spec)).renamed(name, s.spec.shape);
-    }
+    if (gguf_ && s.spec.permuted_heads > 0) return s.tensor.permute_rows(rows_to_hf(s.spec));
     // Some writers of safetensors do not align their data.
     if (reinterpret_cast<uintptr_t>(s.tensor.bytes().data()) % alignof(double) != 0) return copied(s.tensor);
     return s.tensor;

@@ -1,9 +1,12 @@
 #include "quant/quantized_tensor.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <fmt/ranges.h>
 #include <ggml.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstring>
 
 #include "core/error.h"
@@ -131,10 +134,12 @@ at::Tensor QuantizedTensor::dequantize(at::ScalarType dtype) const {
 }
 
 QuantizedTensor QuantizedTensor::permute_rows(std::span<const int64_t> order) const {
-  if (static_cast<int64_t>(order.size()) != rows())
-    fail(Exit::internal, "tensor {}: an order of {} for {} rows", name_, order.size(), rows());
+  const bool vector = shape_.size() == 1 && traits(type_).blck_size == 1;
+  const int64_t rows = vector ? columns() : this->rows();
+  if (static_cast<int64_t>(order.size()) != rows)
+    fail(Exit::internal, "tensor {}: an order of {} for {} rows", name_, order.size(), rows);
   auto buffer = std::make_shared<std::vector<uint8_t>>(bytes_.size());
-  const size_t row_bytes = this->row_bytes();
+  const size_t row_bytes = bytes_.size() / order.size();
   for (size_t i = 0; i < order.size(); ++i)
     std::memcpy(buffer->data() + i * row_bytes, bytes_.data() + static_cast<size_t>(order[i]) * row_bytes, row_bytes);
   const std::span<const uint8_t> bytes(*buffer);

@@ -37,6 +37,7 @@ class QuantizedTensor {
   /// The whole tensor as a new dense tensor of `dtype`.
   at::Tensor dequantize(at::ScalarType dtype = at::kFloat) const;
   /// A tensor with rows in another order (row i of the result is row order[i]); copies the bytes.
+  /// A vector's rows are its elements.
   QuantizedTensor permute_rows(std::span<const int64_t> order) const;
   /// The same bytes under another name, in a shape of the same size.
   QuantizedTensor renamed(std::string name, std::vector<int64_t> shape) const;

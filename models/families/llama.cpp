@@ -4,6 +4,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/pow.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -42,8 +43,8 @@ void check(const ModelConfig& c, const std::string& where) {
 /// The divisors that conversion/llama.py writes to rope_freqs.weight, in the same f32 operations.
 std::vector<float> llama3_factors(const ModelConfig& c) {
   const Llama3RopeScaling& s = *c.llama3;
-  const at::Tensor exponent = at::arange(0, c.head_dim, 2, at::kFloat) / static_cast<float>(c.head_dim);
-  const at::Tensor frequency = 1.0F / at::pow(static_cast<float>(c.rope_theta), exponent);
+  const at::Tensor exponent = at::arange(0, c.head_dim, 2, at::kFloat).div(c.head_dim);
+  const at::Tensor frequency = at::pow(c.rope_theta, exponent).reciprocal();
   const auto original = static_cast<float>(s.original_context);
   const auto low = static_cast<float>(s.low_freq_factor), high = static_cast<float>(s.high_freq_factor);
   const auto factor = static_cast<float>(s.factor);
@@ -154,6 +155,8 @@ ModelConfig from_hf(const Json& config, const std::string& where) {
     c.head_dim = c.dim / c.heads;
   }
   read_rope(config, where, c);
+  // GGUF keeps them in f32, and transformers computes with them in f32: both readers give the same numbers.
+  for (double* value : {&c.norm_eps, &c.rope_theta, &c.rope_linear_factor}) *value = static_cast<float>(*value);
   check(c, where);
   if (c.llama3) c.rope_factors = llama3_factors(c);
   return c;

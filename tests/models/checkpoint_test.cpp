@@ -39,7 +39,7 @@ TEST(Checkpoint, ReadsTheSameFromGgufAndFolder) {
   EXPECT_EQ(
       std::tie(a.family, a.architecture, a.vocab, a.dim, a.layers, a.heads, a.kv_heads, a.head_dim, a.ffn, a.context),
       std::tie(b.family, b.architecture, b.vocab, b.dim, b.layers, b.heads, b.kv_heads, b.head_dim, b.ffn, b.context));
-  EXPECT_FLOAT_EQ(static_cast<float>(a.norm_eps), static_cast<float>(b.norm_eps));
+  EXPECT_EQ(a.norm_eps, b.norm_eps);
   EXPECT_EQ(a.rope_theta, b.rope_theta);
   EXPECT_EQ(a.rope_factors, b.rope_factors);
   EXPECT_EQ(std::tie(a.tied, a.attention_bias, a.attention_output_bias, a.mlp_bias),

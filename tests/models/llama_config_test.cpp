@@ -37,7 +37,7 @@ TEST(LlamaConfig, ReadsSmolLm2) {  // 135M-Instruct
   EXPECT_EQ(c.ffn, 1536);
   EXPECT_EQ(c.context, 8192);
   EXPECT_EQ(c.rope_theta, 1e5);
-  EXPECT_EQ(c.norm_eps, 1e-5);
+  EXPECT_EQ(c.norm_eps, 1e-5F);
   EXPECT_TRUE(c.tied);
   EXPECT_TRUE(c.rope_factors.empty());
   EXPECT_FALSE(c.llama3);

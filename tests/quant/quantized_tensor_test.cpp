@@ -105,6 +105,13 @@ TEST(QuantizedTensor, PermutesWholeRows) {
   EXPECT_FALSE(at::equal(tensor.dequantize(), expected));
 }
 
+TEST(QuantizedTensor, PermutesTheElementsOfVectors) {
+  const std::vector<float> values = {1, 2, 3};
+  const QuantizedTensor tensor("b", GGML_TYPE_F32, {3}, {reinterpret_cast<const uint8_t*>(values.data()), 12}, nullptr);
+  const std::vector<int64_t> order = {2, 0, 1};
+  EXPECT_TRUE(at::equal(tensor.permute_rows(order).dequantize(), at::tensor({3.0F, 1.0F, 2.0F})));
+}
+
 TEST(QuantizedTensor, KnowsItsSizes) {
   const QuantizedTensor tensor = quantized(GGML_TYPE_Q4_1, random_weights());
   EXPECT_EQ(tensor.type_name(), "Q4_1");
