@@ -18,11 +18,11 @@ namespace retort {
 struct DatasetOptions {
   std::string kind;
   std::filesystem::path path;  ///< a local file or folder: whoever read the recipe has replaced a source's name by it
-  std::map<std::string, std::string> options;  ///< the kind's own (DatasetKind::options)
-  std::map<std::string, std::string> fields;   ///< our name -> the name in the file
-  std::optional<TaskOptions> task;
-  std::string split;             ///< of the task's split; empty: every row
-  std::optional<int64_t> limit;  ///< keep this many rows, chosen by the hash of their key
+  std::map<std::string, std::string> options = {};  ///< the kind's own (DatasetKind::options)
+  std::map<std::string, std::string> fields = {};   ///< our name -> the name in the file
+  std::optional<TaskOptions> task = {};
+  std::string split = {};             ///< of the task's split; empty: every row
+  std::optional<int64_t> limit = {};  ///< keep this many rows, chosen by the hash of their key
 };
 const Schema<DatasetOptions>& schema_of(DatasetOptions*);
 

@@ -64,8 +64,8 @@ void serve_gguf(Json& commands, const Json& report, const std::string& path) {
   add(commands, path, "Ollama", "Registers the file under a name, then chats.",
       fmt::format("cat > Modelfile <<'END'\n{}END\nollama create {} -f Modelfile\nollama run {}", modelfile,
                   model_name(report), model_name(report)));
-  add(commands, path, "LM Studio", "Copies the file into LM Studio's library.",
-      fmt::format("lms import --copy {}\nlms load {}", file, model_name(report)));
+  add(commands, path, "LM Studio", "Copies the file into LM Studio's library; load it there by its name.",
+      fmt::format("lms import --copy {}", file));
 }
 
 void serve_gguf_adapter(Json& commands, const Json& report, const std::string& path) {

@@ -41,6 +41,13 @@ std::string model_label(const std::string& on) {
   return on;
 }
 
+std::string format_label(const std::string& format) {
+  if (format == "gguf") return "GGUF";
+  if (format == "gguf_adapter") return "GGUF adapter";
+  if (format == "peft") return "PEFT adapter";
+  return format;
+}
+
 bool lower_is_better(const std::string& kind) { return kind == "perplexity"; }
 
 std::string kind_label(const std::string& kind) {
@@ -304,7 +311,7 @@ Json exports_view(const Json& report) {
     Json reasons = Json::array();
     for (const Json& reason : list_at(gate, "/reasons")) reasons.push_back(show_any(reason));
     view.push_back({{"path", text_at(file, "/path")},
-                    {"format", text_at(file, "/format")},
+                    {"format", format_label(text_at(file, "/format"))},
                     {"type", type},
                     {"merge", text_at(file, "/merge")},
                     {"sha256", text_at(file, "/sha256")},

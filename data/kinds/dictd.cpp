@@ -109,15 +109,21 @@ class Index {
   std::vector<IndexLine> lines_;
 };
 
-// A headword for comparing: ASCII letters in lower case, runs of white space as one space. The index has lower case
-// only.
-std::string folded(std::string_view text) {
+// Without white space at the ends, and with one space for each run of it.
+std::string one_spaced(std::string_view text) {
   std::string result;
   for (char c : trim(text)) {
-    bool space = c == ' ' || c == '\t';
-    if (space && !result.empty() && result.back() == ' ') continue;
-    result += space ? ' ' : c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    bool space = c == ' ' || c == '\t' || c == '\n';
+    if (!space || result.back() != ' ') result += space ? ' ' : c;
   }
+  return result;
+}
+
+// A headword for comparing: the index has lower case only.
+std::string folded(std::string_view text) {
+  std::string result = one_spaced(text);
+  for (char& c : result)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   return result;
 }
 
@@ -131,11 +137,10 @@ std::vector<std::string> split_headwords(std::string& text, const std::vector<st
   size_t at = std::min(text.find_first_not_of('\n'), text.size());
   while (at < text.size() && text[at] != ' ' && text[at] != '\t' && text[at] != '\n') {
     size_t end = std::min(text.find('\n', at), text.size());
-    std::string line(trim(std::string_view(text).substr(at, end - at)));
+    std::string line = one_spaced(std::string_view(text).substr(at, end - at));
     if (!is_indexed(folded(line))) {
       end = std::min(text.find('\n', std::min(end + 1, text.size())), text.size());
-      line = trim(std::string_view(text).substr(at, end - at));
-      std::replace(line.begin(), line.end(), '\n', ' ');
+      line = one_spaced(std::string_view(text).substr(at, end - at));
       if (!is_indexed(folded(line))) break;
     }
     headwords.push_back(line);
