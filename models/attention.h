@@ -14,8 +14,8 @@ struct AttentionShape {
 };
 
 struct Attention {
-  at::Tensor out;               ///< [T, heads * head_dim]
-  std::vector<at::Tensor> lse;  ///< log-sum-exp of the scores, per document [kv_heads, heads / kv_heads, tokens]
+  at::Tensor out;  ///< [T, heads * head_dim]
+  at::Tensor lse;  ///< log-sum-exp of each query's scores [kv_heads, T, heads / kv_heads]
 };
 
 /// q [T, heads * head_dim]; k, v [T, kv_heads * head_dim]; document d is the rows offsets[d] .. offsets[d + 1].

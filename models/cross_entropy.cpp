@@ -17,29 +17,11 @@ using torch::autograd::variable_list;
 /// One row of logits becomes probabilities minus one at the label; returns -log p(label).
 template <typename T>
 RETORT_INLINE double loss_of_row(T* logits, int64_t n, int64_t label) {
-  T lane[16];
-  for (T& value : lane) value = logits[0];
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int64_t l = 0; l < 16; ++l) lane[l] = logits[i + l] > lane[l] ? logits[i + l] : lane[l];
-  T top = lane[0];
-  for (const T value : lane) top = value > top ? value : top;
-  for (; i < n; ++i) top = logits[i] > top ? logits[i] : top;
-
+  const T top = simd_max(logits, n);
   const double at_label = static_cast<double>(logits[label] - top);
-  for (T& value : lane) value = 0;
-  for (i = 0; i + 16 <= n; i += 16)
-    for (int64_t l = 0; l < 16; ++l) {
-      const T e = simd_exp(logits[i + l] - top);
-      logits[i + l] = e;
-      lane[l] += e;
-    }
-  double sum = 0;
-  for (; i < n; ++i) sum += static_cast<double>(logits[i] = simd_exp(logits[i] - top));
-  for (const T value : lane) sum += static_cast<double>(value);
-
+  const double sum = simd_exp_sum(logits, n, top);
   const T scale = static_cast<T>(1 / sum);
-  for (i = 0; i < n; ++i) logits[i] *= scale;
+  for (int64_t i = 0; i < n; ++i) logits[i] *= scale;
   logits[label] -= 1;
   return std::log(sum) - at_label;
 }

@@ -23,10 +23,13 @@ bool prefers_onednn() {
 #endif
 }
 
+/// Below this many multiplications, oneDNN's preparations cost more than its kernels save.
+constexpr int64_t onednn_pays = 64 * 64 * 64;
+
 }  // namespace
 
 void matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& out, bool add, double alpha) {
-  if (a.is_cpu() && a.scalar_type() == at::kFloat && a.numel() > 0 && prefers_onednn()) {
+  if (a.is_cpu() && a.scalar_type() == at::kFloat && a.numel() * b.size(1) >= onednn_pays && prefers_onednn()) {
     at::native::mkldnn_matmul(a, b, out, add ? 1 : 0, static_cast<float>(alpha));
   } else {
     at::Tensor target = out;

@@ -9,23 +9,10 @@
 namespace retort {
 namespace {
 
-/// Sum of a[i] * b[i], in 16 partial sums so that it vectorizes without reordering at the compiler's will.
-template <typename T>
-RETORT_INLINE T dot(const T* a, const T* b, int64_t n) {
-  T lane[16] = {};
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int64_t l = 0; l < 16; ++l) lane[l] += a[i + l] * b[i + l];
-  T sum = 0;
-  for (const T value : lane) sum += value;
-  for (; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
 template <typename T>
 RETORT_INLINE void forward_rows(const T* x, const T* weight, T* y, int64_t rows, int64_t n, T eps) {
   for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
-    const T inverse = 1 / std::sqrt(dot(x, x, n) / static_cast<T>(n) + eps);
+    const T inverse = 1 / std::sqrt(simd_dot(x, x, n) / static_cast<T>(n) + eps);
     for (int64_t i = 0; i < n; ++i) y[i] = x[i] * inverse * weight[i];
   }
 }
@@ -40,9 +27,9 @@ template <typename T>
 RETORT_INLINE void backward_rows(const T* x, const T* weight, const T* dy, const T* residual, T* dx, int64_t rows,
                                  int64_t n, T eps) {
   for (int64_t r = 0; r < rows; ++r, x += n, dy += n, dx += n) {
-    const T inverse = 1 / std::sqrt(dot(x, x, n) / static_cast<T>(n) + eps);
+    const T inverse = 1 / std::sqrt(simd_dot(x, x, n) / static_cast<T>(n) + eps);
     for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] * weight[i];
-    const T along = dot(dx, x, n) * inverse * inverse * inverse / static_cast<T>(n);
+    const T along = simd_dot(dx, x, n) * inverse * inverse * inverse / static_cast<T>(n);
     if (residual) {
       for (int64_t i = 0; i < n; ++i) dx[i] = dx[i] * inverse - x[i] * along + residual[i];
       residual += n;

@@ -48,4 +48,50 @@ RETORT_INLINE float simd_exp(float x) {
 }
 RETORT_INLINE double simd_exp(double x) { return std::exp(x); }
 
+/// Sums below run in 16 partial sums, so that they vectorize although the compiler may not reorder additions.
+inline constexpr int64_t simd_lanes = 16;
+
+template <typename T>
+RETORT_INLINE T simd_dot(const T* a, const T* b, int64_t n) {
+  T lane[simd_lanes] = {};
+  int64_t i = 0;
+  for (; i + simd_lanes <= n; i += simd_lanes)
+    for (int64_t l = 0; l < simd_lanes; ++l) lane[l] += a[i + l] * b[i + l];
+  T sum = 0;
+  for (const T value : lane) sum += value;
+  for (; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+/// Largest of n >= 1 values; a NaN in the first place stays.
+template <typename T>
+RETORT_INLINE T simd_max(const T* x, int64_t n) {
+  T lane[simd_lanes];
+  for (T& value : lane) value = x[0];
+  int64_t i = 0;
+  for (; i + simd_lanes <= n; i += simd_lanes)
+    for (int64_t l = 0; l < simd_lanes; ++l) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+  T top = lane[0];
+  for (const T value : lane) top = value > top ? value : top;
+  for (; i < n; ++i) top = x[i] > top ? x[i] : top;
+  return top;
+}
+
+/// x becomes exp(x - shift); returns the sum.
+template <typename T>
+RETORT_INLINE double simd_exp_sum(T* x, int64_t n, T shift) {
+  T lane[simd_lanes] = {};
+  int64_t i = 0;
+  for (; i + simd_lanes <= n; i += simd_lanes)
+    for (int64_t l = 0; l < simd_lanes; ++l) {
+      const T e = simd_exp(x[i + l] - shift);
+      x[i + l] = e;
+      lane[l] += e;
+    }
+  double sum = 0;
+  for (; i < n; ++i) sum += static_cast<double>(x[i] = simd_exp(x[i] - shift));
+  for (const T value : lane) sum += static_cast<double>(value);
+  return sum;
+}
+
 }  // namespace retort

@@ -79,6 +79,33 @@ TEST(Gradients, AttentionEqualsDifferencesWithAndWithoutWindow) {
   }
 }
 
+TEST(Gradients, AttentionOfLongDocumentsEqualsAtens) {
+  const std::vector<int64_t> offsets = {0, 150, 151, 340};
+  for (const int64_t window : {0, 10, 100}) {
+    at::manual_seed(6);
+    const AttentionShape shape{.heads = 6, .kv_heads = 2, .head_dim = 8, .window = window};
+    const at::Tensor q = random({340, 48}), k = random({340, 16}), v = random({340, 16}), dy = random({340, 48});
+    const Attention got = attention(q, k, v, offsets, shape);
+    const AttentionGrad grad = attention_backward(dy, q, k, v, got, offsets, shape);
+    for (size_t d = 0; d + 1 < offsets.size(); ++d) {
+      const int64_t begin = offsets[d], end = offsets[d + 1], n = end - begin;
+      const auto heads = [&](const at::Tensor& x) {
+        return x.slice(0, begin, end).view({1, n, -1, 8}).transpose(1, 2).clone().requires_grad_(true);
+      };
+      const auto flat = [&](const at::Tensor& x) { return x.transpose(1, 2).reshape({n, -1}); };
+      const at::Tensor q4 = heads(q), k4 = heads(k), v4 = heads(v);
+      at::Tensor seen = at::ones({n, n}, at::kBool).tril_();
+      if (window) seen = seen.triu_(1 - window);
+      const at::Tensor out = at::scaled_dot_product_attention(q4, k4, v4, seen, 0, false, std::nullopt, true);
+      (flat(out) * dy.slice(0, begin, end)).sum().backward();
+      EXPECT_LT(relative(got.out.slice(0, begin, end), flat(out)), 1e-12) << window;
+      EXPECT_LT(relative(grad.dq.slice(0, begin, end), flat(q4.grad())), 1e-12) << window;
+      EXPECT_LT(relative(grad.dk.slice(0, begin, end), flat(k4.grad())), 1e-12) << window;
+      EXPECT_LT(relative(grad.dv.slice(0, begin, end), flat(v4.grad())), 1e-12) << window;
+    }
+  }
+}
+
 TEST(Gradients, CrossEntropyEqualsDifferencesForEveryChunk) {
   at::manual_seed(5);
   Linear head{"lm_head", 5, 11, {}, {}, {}};
