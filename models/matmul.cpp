@@ -24,7 +24,7 @@ bool prefers_onednn() {
 }
 
 /// Below this many multiplications, oneDNN's preparations cost more than its kernels save.
-constexpr int64_t onednn_pays = 64 * 64 * 64;
+constexpr int64_t onednn_pays = 128 * 128 * 128;
 
 }  // namespace
 
