@@ -39,8 +39,12 @@ void set_model_metadata(GgufWriter& writer, const Checkpoint& base, const Proven
                         const Imatrix* imatrix) {
   if (const GgufFile* file = base.gguf()) {
     writer.copy_metadata(*file);
+    // What the base says of its own making is not true of this file.
     for (const std::string& key : file->keys())
-      if (key.starts_with("quantize.imatrix.")) writer.remove(key);
+      if (key.starts_with("quantize.imatrix.") ||
+          (!provenance.base.empty() && key.starts_with("general.base_model.")) ||
+          (!provenance.data.empty() && key.starts_with("general.dataset.")))
+        writer.remove(key);
   } else {
     family_of(base.config()).write_metadata(base.config(), writer);
     write_vocabulary(base.path(), writer);

@@ -189,6 +189,9 @@ TEST_F(Exported, MetadataOfTheBaseIsKeptAndTheOriginAdded) {
   EXPECT_EQ(file->integer("general.file_type"), 15);
   EXPECT_EQ(file->integer("general.quantization_version"), 2);
   EXPECT_EQ(file->text("general.base_model.0.name"), "somewhere/base");
+  EXPECT_EQ(file->integer("general.base_model.count"), 1);
+  EXPECT_FALSE(file->has("general.base_model.1.name"));
+  EXPECT_EQ(file->integer("quantize.imatrix.chunks_count"), 1);
   EXPECT_EQ(file->text("retort.base_hash"), "aa");
   EXPECT_EQ(file->text("general.dataset.0.version"), "bb");
   EXPECT_EQ(file->text("retort.version"), "Retort 1");

@@ -58,6 +58,9 @@ inline void write_small_model(const std::filesystem::path& path, const std::stri
   GgufWriter writer;
   family.write_metadata(config, writer);
   writer.set_text("general.license", "mit");
+  writer.set_u32("general.base_model.count", 2);
+  writer.set_text("general.base_model.1.name", "an ancestor");
+  writer.set_u32("quantize.imatrix.chunks_count", 99);
   writer.set_text("tokenizer.ggml.model", "no_vocab");
   for (const TensorSpec& spec : family.tensors(config)) writer.add(spec.gguf, GGML_TYPE_F32, spec.shape);
   writer.begin(path);
