@@ -89,7 +89,6 @@ struct Run {
   std::set<std::string> unseen;       // variables of the templates that no row has had yet
   std::set<std::string> known;        // fields of the first row, for messages
   int64_t read = 0, passed = 0, given = 0;
-  Stream<Row> rows;
 };
 
 // Rows after extract, max_chars and the first `filters` filters.
@@ -250,16 +249,11 @@ std::string split_of(const std::map<std::string, double>& fractions, const std::
 
 Stream<Chat> apply_task(const TaskOptions& task, std::function<Stream<Row>()> rows, const std::string& split,
                         std::optional<int64_t> limit, const std::string& where) {
-  if (!split.empty() && split != "train" && !task.split.contains(split))
-    fail(Exit::usage, "{}: the task has no split \"{}\"; it has: train{}", where, split,
-         task.split.empty() ? " (and `split:` would name others)"
-                            : fmt::format(", {}", fmt::join(
-                                                      [&] {
-                                                        std::vector<std::string> names;
-                                                        for (const auto& [name, _] : task.split) names.push_back(name);
-                                                        return names;
-                                                      }(),
-                                                      ", ")));
+  if (!split.empty() && split != "train" && !task.split.contains(split)) {
+    std::string names = "train";
+    for (const auto& [name, fraction] : task.split) names += ", " + name;
+    fail(Exit::usage, "{}: the task has no split \"{}\"; it has: {}", where, split, names);
+  }
   auto run = std::make_shared<Run>();
   run->task = task;
   run->source = std::move(rows);
@@ -293,10 +287,9 @@ Stream<Chat> apply_task(const TaskOptions& task, std::function<Stream<Row>()> ro
   run->unseen.erase("choices");
   if (limit) choose(run, *limit);
   run->read = 0;
-  run->rows = prepared(run, task.filters.size());
 
-  return [run](Chat& chat) {
-    for (Row row; run->rows(row);) {
+  return [run, rows = prepared(run, task.filters.size())](Chat& chat) {
+    for (Row row; rows(row);) {
       ++run->passed;
       std::string key = key_of(run->task, row);
       if (!in_split(*run, key)) continue;
