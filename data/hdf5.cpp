@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "core/error.h"
-#include "core/files.h"
 #include "core/hash.h"
 
 namespace retort {
@@ -72,27 +71,38 @@ std::string seal_text(uint64_t hash, uint64_t bytes) {
   return fmt::format("{}xxh3 {:016x} bytes {}\n", magic, hash, bytes);
 }
 
-uint64_t hash_body(const MappedFile& file) {
-  auto body = file.bytes().subspan(user_block);
-  return xxh3({reinterpret_cast<const char*>(body.data()), body.size()});
+/// XXH3 of everything after the user block, a block at a time: each block's hash is the next one's seed. Read, not
+/// mapped: mapped pages would count as this process's memory.
+uint64_t hash_body(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  file.seekg(user_block);
+  std::vector<char> block(size_t{1} << 20);
+  uint64_t hash = 0;
+  while (file.read(block.data(), static_cast<std::streamsize>(block.size())), file.gcount() > 0)
+    hash = xxh3({block.data(), static_cast<size_t>(file.gcount())}, hash);
+  if (file.bad() || !file.eof()) fail(Exit::io, "{}: cannot read: {}", path.string(), std::strerror(errno));
+  return hash;
 }
 
 void check_seal(const std::filesystem::path& path, bool verify) {
-  auto file = MappedFile::open(path);
-  auto bytes = file->bytes();
-  if (bytes.size() <= user_block || std::memcmp(bytes.data(), magic.data(), magic.size()) != 0)
-    fail(Exit::bad_input, "{}: not a sealed HDF5 file of this program ({} bytes)", path.string(), bytes.size());
-  std::string_view found(reinterpret_cast<const char*>(bytes.data()), user_block);
+  std::error_code error;
+  const uint64_t bytes = std::filesystem::file_size(path, error);
+  std::ifstream file(path, std::ios::binary);
+  if (error || !file) fail(Exit::io, "{}: cannot be opened: {}", path.string(), std::strerror(errno));
+  std::string found(user_block, '\0');
+  file.read(found.data(), user_block);
+  if (bytes <= user_block || !found.starts_with(magic))
+    fail(Exit::bad_input, "{}: not a sealed HDF5 file of this program ({} bytes)", path.string(), bytes);
   found = found.substr(0, found.find('\0'));
   uint64_t hash = 0, size = 0;
-  if (std::sscanf(std::string(found).c_str(), "RETORT-HDF5-1 xxh3 %16lx bytes %lu", &hash, &size) != 2 ||
+  if (std::sscanf(found.c_str(), "RETORT-HDF5-1 xxh3 %16lx bytes %lu", &hash, &size) != 2 ||
       found != seal_text(hash, size))
     fail(Exit::bad_input, "{}: the file's seal does not read; the file is damaged", path.string());
-  if (size != bytes.size())
+  if (size != bytes)
     fail(Exit::bad_input, "{}: the file has {} bytes, its seal says {}: it was cut or grew after it was written",
-         path.string(), bytes.size(), size);
+         path.string(), bytes, size);
   if (!verify) return;
-  uint64_t actual = hash_body(*file);
+  uint64_t actual = hash_body(path);
   if (actual != hash)
     fail(Exit::bad_input, "{}: checksum {:016x} does not match the file's seal {:016x}; the file is damaged",
          path.string(), actual, hash);
@@ -256,8 +266,7 @@ void Hdf5File::seal() {
     if (H5Fflush(impl_->file, H5F_SCOPE_GLOBAL) < 0) fail(Exit::io, "{}: cannot write: {}", path.string(), reason());
     impl_.reset();
   }
-  auto file = MappedFile::open(path);
-  std::string text = seal_text(hash_body(*file), file->bytes().size());
+  std::string text = seal_text(hash_body(path), std::filesystem::file_size(path));
   std::fstream out(path, std::ios::in | std::ios::out | std::ios::binary);
   out << text << std::string(user_block - text.size(), '\0') << std::flush;
   if (!out) fail(Exit::io, "{}: cannot write the seal: {}", path.string(), std::strerror(errno));

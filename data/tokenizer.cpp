@@ -2,8 +2,9 @@
 
 #include <llama.h>
 
-#include <algorithm>
+#include <cctype>
 #include <limits>
+#include <set>
 
 #include "core/error.h"
 #include "data/sentencepiece.h"
@@ -14,6 +15,34 @@
 namespace retort {
 namespace {
 
+/// Pre-tokenizers that llama.cpp splits by hand-written code; for the others it runs std::regex.
+bool splits_by_hand(const std::string& pre) {
+  static const std::set<std::string> names = {"default",   "gpt-2",    "smollm",  "starcoder", "refact", "command-r",
+                                              "llama-bpe", "llama-v3", "llama3",  "dbrx",      "qwen2",  "smaug-bpe",
+                                              "falcon3",   "olmo",     "pixtral", "phi-2"};
+  return names.contains(pre);
+}
+
+/// std::regex recurses once a character of a match: about 30,000 letters in a row end the process on a stack of 8 MiB,
+/// here and in the server. No text that people write comes near this limit.
+void check_runs(const std::string& text, const std::string& path) {
+  constexpr int64_t limit = 8192;
+  int64_t run = 0, last = -1;
+  for (char c : text) {
+    auto byte = static_cast<unsigned char>(c);
+    if ((byte & 0xC0) == 0x80) continue;  // inside a character
+    int64_t kind = byte >= 0x80 || std::isalpha(byte) ? 0 : std::isspace(byte) ? 1 : std::isdigit(byte) ? 2 : 3;
+    run = kind == last ? run + 1 : 1;
+    last = kind;
+    if (run > limit && kind != 2)
+      fail(Exit::bad_input,
+           "{}: llama.cpp cannot tokenize a run of more than {} {} with this vocabulary's pre-tokenizer", path, limit,
+           kind == 0   ? "letters"
+           : kind == 1 ? "white-space characters"
+                       : "punctuation characters");
+  }
+}
+
 class LlamaTokenizer : public Tokenizer {
  public:
   explicit LlamaTokenizer(const std::filesystem::path& path) : path_(path.string()) {
@@ -23,13 +52,19 @@ class LlamaTokenizer : public Tokenizer {
     parameters.vocab_only = true;
     model_ = load_llama(path, parameters);
     vocab_ = llama_model_get_vocab(model_.get());
+    if ((adds_bos() && bos() < 0) || (adds_eos() && eos() < 0))
+      fail(Exit::bad_input, "{}: the vocabulary adds a {} token to every text and names none", path_,
+           bos() < 0 ? "BOS" : "EOS");
     hash_ = hash_vocabulary(file->context());
+    limits_runs_ = llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_BPE &&
+                   !splits_by_hand(file->text("tokenizer.ggml.pre", std::string("default")));
     if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_SPM) find_sentinel();
   }
 
   std::vector<int32_t> encode(const std::string& text, bool special, bool bos) const override {
     if (text.size() > std::numeric_limits<int32_t>::max() / 2)
       fail(Exit::bad_input, "a text of {} bytes is too long to tokenize at once", text.size());
+    if (limits_runs_) check_runs(text, path_);
     std::vector<int32_t> ids(text.size() / 3 + 16);
     try {
       int32_t count = tokenize(text, special, bos, ids);
@@ -124,6 +159,7 @@ class LlamaTokenizer : public Tokenizer {
 
   std::string path_, hash_, sentinel_;
   int64_t sentinel_tokens_ = 0;
+  bool limits_runs_ = false;
   std::shared_ptr<llama_model> model_;
   const llama_vocab* vocab_ = nullptr;
 };

@@ -69,7 +69,7 @@ void check_vocabulary(const gguf_context* metadata, const std::string& where) {
   tokens.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     std::string_view token = gguf_get_arr_str(metadata, index, i);
-    if (token.empty()) fail(Exit::bad_input, "{}: {}[{}] is empty", where, tokens_key, i);
+    if (token.empty()) continue;  // llama.cpp names it [EMPTY_<i>]
     if (!tokens.insert(token).second)
       fail(Exit::bad_input, "{}: {}[{}] \"{}\" occurs twice; tokens must be unique", where, tokens_key, i, token);
   }

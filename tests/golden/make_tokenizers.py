@@ -23,6 +23,7 @@ TEKKEN = f"{WORD}{UPPER}*{LOWER}+|{WORD}{UPPER}+{LOWER}*|\\p{{N}}" + REST.replac
 GPT4O = (f"{WORD}{UPPER}*{LOWER}+{CONTRACTIONS}?|{WORD}{UPPER}+{LOWER}*{CONTRACTIONS}?|\\p{{N}}{{1,3}}"
          + REST.replace(r"[\r\n]*|", r"[\r\n/]*|", 1))
 
+SPECIAL = ["<|begin|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
 TEXTS = [
     "Hello, world!", " leading and trailing  ", "two  three   four    spaces",
     "line\nline\n\nparagraph\n\n\n  indented\r\ncarriage", "tab\tseparated\t\tvalues",
@@ -50,7 +51,7 @@ def byte_level(name, steps, normalizer=None, ignore_merges=False):
         tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = steps
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=460, show_progress=False, special_tokens=["<|begin|>", "<|im_end|>"],
+    trainer = trainers.BpeTrainer(vocab_size=460, show_progress=False, special_tokens=SPECIAL,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.add_tokens(["<tool>"])
