@@ -42,8 +42,16 @@ Stream<Chat> never() {
 
 class Dataset : public testing::Test {
  protected:
-  void SetUp() override { setenv("RETORT_CACHE", cache_.path().c_str(), 1); }
-  void TearDown() override { unsetenv("RETORT_CACHE"); }
+  void SetUp() override {
+    before_ = std::getenv("RETORT_CACHE") ? std::getenv("RETORT_CACHE") : "";
+    setenv("RETORT_CACHE", cache_.path().c_str(), 1);
+  }
+  void TearDown() override {
+    if (before_.empty())
+      unsetenv("RETORT_CACHE");
+    else
+      setenv("RETORT_CACHE", before_.c_str(), 1);
+  }
   std::unique_ptr<PackedDataset> build(int64_t count, const std::string& data = "data") {
     return build_dataset(chats(count), tokenizer_, template_, options_, data);
   }
@@ -54,6 +62,7 @@ class Dataset : public testing::Test {
 
  private:
   TemporaryFolder cache_;
+  std::string before_;
 };
 
 TEST_F(Dataset, HoldsEveryTokenAndLabelOnce) {
