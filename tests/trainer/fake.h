@@ -28,7 +28,7 @@ class FakeModel : public CausalLM {
     generator.set_current_seed(3);
     const auto options = at::TensorOptions(dtype);
     config_.vocab = 29;
-    config_.dim = 8;
+    config_.dim = config_.ffn = 8;
     embedding_ = at::randn({29, 8}, generator, options);
     a_ = (at::randn({3, 8}, generator, options) * 0.3).requires_grad_(true);
     b_ = (at::randn({8, 3}, generator, options) * 0.1).requires_grad_(true);

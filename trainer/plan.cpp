@@ -1,0 +1,254 @@
+#include "trainer/plan.h"
+
+#include <ATen/ATen.h>
+
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <numeric>
+#include <string>
+
+#include "adapters/attach.h"
+#include "core/memory.h"
+#include "models/cross_entropy.h"
+#include "trainer/schedule.h"
+#include "trainer/train.h"
+
+namespace retort {
+namespace {
+
+// Pages of the program and its libraries, LibTorch's above all.
+constexpr int64_t kLibraryBytes = int64_t{100} << 20;
+// What the threads and the matrix products take once they run.
+constexpr int64_t kThreadBytes = int64_t{24} << 20;
+// What the allocator keeps between two uses and the matrix products' own buffers, as a part of the activations:
+// measured between 0.95 and 1.5 on small and large models.
+constexpr double kSlack = 1.3;
+// Part of the matrix products' speed that a step reaches, with everything else that it does.
+constexpr double kEfficiency = 0.75;
+
+/// Numbers a token, from the block's own bookkeeping (models/block.cpp).
+struct BlockSizes {
+  double kept = 0;      ///< saved by one block for its backward
+  double input = 0;     ///< saved with checkpointing
+  double backward = 0;  ///< in one block's backward besides
+  double forward = 0;   ///< in one block's forward, without a graph
+};
+
+BlockSizes block_sizes(const ModelConfig& c, double rank) {
+  const auto dim = static_cast<double>(c.dim), ffn = static_cast<double>(c.ffn);
+  const auto q = static_cast<double>(c.heads * c.head_dim), kv = static_cast<double>(c.kv_heads * c.head_dim);
+  BlockSizes s;
+  s.input = dim;
+  s.kept = 2 * dim + 2 * q + 2 * kv + static_cast<double>(c.heads) + 2 * ffn + rank;
+  // dy; then either the MLP's gradients and what it computes again, or the attention's with keys and values a query
+  // head
+  s.backward = dim + std::max(2 * ffn + 2 * dim, dim + 6 * q + 2 * kv);
+  s.forward = 3 * dim + 3 * ffn;
+  return s;
+}
+
+/// Where the frozen weights lie.
+enum class Place { memory, mapped_file, blocks };
+
+bool in_mapped_file(const void* address) {
+  std::ifstream maps("/proc/self/maps");  // "7f00-7f10 r--p 00000000 08:01 1234 /path": inode 0 is memory
+  for (std::string line; std::getline(maps, line);) {
+    uint64_t begin = 0, end = 0, inode = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx %*s %*x %*x:%*x %lu", &begin, &end, &inode) != 3) continue;
+    const auto at = reinterpret_cast<uint64_t>(address);
+    if (at >= begin && at < end) return inode != 0;
+  }
+  return false;
+}
+
+Place place_of(const std::vector<Linear*>& linears) {
+  if (linears.empty()) return Place::memory;
+  const at::Tensor once = linears[0]->weight(), again = linears[0]->weight();
+  if (once.const_data_ptr() != again.const_data_ptr()) return Place::blocks;  // dequantized whenever it is used
+  return once.is_cpu() && in_mapped_file(once.const_data_ptr()) ? Place::mapped_file : Place::memory;
+}
+
+struct Sizes {
+  CausalLM& model;
+  Place place;
+  BlockSizes block;
+  int64_t trained_blocks = 0;  ///< from the lowest one with an adapter up
+  int64_t adapter_parameters = 0;
+
+  explicit Sizes(CausalLM& m) : model(m), place(place_of(m.linears())) {
+    const ModelConfig& c = m.config();
+    const auto linears = m.linears();
+    double rank = 0;
+    for (size_t i = 0; i < linears.size(); ++i) {
+      if (!linears[i]->adapter) continue;
+      if (adapter_parameters == 0)  // the head is the last linear and belongs to no block
+        trained_blocks = c.layers - static_cast<int64_t>(i) * c.layers / (static_cast<int64_t>(linears.size()) - 1);
+      for (const auto& p : linears[i]->adapter->parameters()) {
+        adapter_parameters += p.tensor.numel();
+        if (p.tensor.dim() == 2)
+          rank += static_cast<double>(p.tensor.size(0) == linears[i]->out ? p.tensor.size(1) : 0);
+      }
+    }
+    block = block_sizes(c, trained_blocks ? rank / static_cast<double>(trained_blocks) : 0);
+  }
+
+  double element() const { return static_cast<double>(at::elementSize(model.dtype())); }
+  /// A frozen weight of that many numbers, when it has to be dequantized to be used.
+  double used(double numbers) const { return place == Place::blocks ? numbers * element() : 0; }
+
+  /// Kept and momentary bytes of a micro-batch.
+  std::pair<double, double> micro_batch(double tokens, double trained, bool checkpointing, bool training) const {
+    const ModelConfig& c = model.config();
+    const auto dim = static_cast<double>(c.dim), vocab = static_cast<double>(c.vocab), ffn = static_cast<double>(c.ffn);
+    const auto blocks = static_cast<double>(trained_blocks);
+    const double kept = !training       ? 0
+                        : checkpointing ? tokens * (blocks * block.input + 2 * dim)
+                                        : tokens * (blocks * block.kept + 2 * dim);
+    const double chunk = std::min(trained, static_cast<double>(default_chunk)) * vocab;
+    const double head = 3 * trained * dim + tokens * dim + chunk;
+    double one_block = tokens * block.backward;
+    if (checkpointing) one_block += tokens * (block.kept - block.input);
+    if (!training) one_block = tokens * block.forward;
+    const double workspace =
+        std::max(head * element() + used(vocab * dim), kSlack * one_block * element() + used(std::max(ffn, dim) * dim));
+    return {kept * element(), workspace};
+  }
+};
+
+/// Program and weights on a CPU, from what the process holds now: parameters are in memory, and so are weights that
+/// were converted, with what was read of their file; other weights are pages of their file, which come in as they are
+/// used.
+void count_process(const Sizes& sizes, int64_t parameter_bytes, MemoryPlan& plan) {
+  const auto mapped = static_cast<int64_t>(mapped_resident_bytes());
+  const int64_t own = static_cast<int64_t>(resident_bytes()) - mapped - parameter_bytes;
+  plan.program = kLibraryBytes + kThreadBytes + own;
+  if (sizes.place != Place::memory) return;
+  plan.program -= plan.weights;
+  plan.weights += std::max<int64_t>(0, mapped - kLibraryBytes);
+}
+
+/// Floating-point operations a second of a product of the model's most common shape.
+double measure_flops(const ModelConfig& c, at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = at::rand({512, c.dim}, at::kFloat).to(dtype), w = at::rand({c.ffn, c.dim}, at::kFloat).to(dtype);
+  at::Tensor y = at::mm(x, w.t());  // the first call starts threads
+  const double flops = 2.0 * 512 * static_cast<double>(c.dim * c.ffn);
+  const auto start = std::chrono::steady_clock::now();
+  double seconds = 0;
+  int64_t calls = 0;
+  for (; seconds < 0.25; ++calls) {
+    at::mm_out(y, x, w.t());
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  return flops * static_cast<double>(calls) / seconds;
+}
+
+/// Operations of a step: the frozen weights forward and their inputs' gradients, the adapters forward and both
+/// gradients, attention over documents of `length` tokens, the head for trained tokens.
+double step_flops(const Sizes& sizes, double tokens, double trained, double length, bool checkpointing, bool training) {
+  const ModelConfig& c = sizes.model.config();
+  const auto layers = static_cast<double>(c.layers), dim = static_cast<double>(c.dim);
+  const auto q = static_cast<double>(c.heads * c.head_dim), kv = static_cast<double>(c.kv_heads * c.head_dim);
+  const double weights = layers * (dim * (2 * q + 2 * kv) + 3 * dim * static_cast<double>(c.ffn));
+  const double attention = layers * 2 * q * length;  // two products over half of the square
+  const double head = 2 * dim * static_cast<double>(c.vocab);
+  const double forward = tokens * (2 * weights + attention + 2 * static_cast<double>(sizes.adapter_parameters));
+  if (!training) return forward + trained * head;
+  const double backward = tokens * (2 * weights + 2.5 * attention + 4 * static_cast<double>(sizes.adapter_parameters));
+  return forward * (checkpointing ? 2 : 1) + backward + 2 * trained * head;
+}
+
+}  // namespace
+
+Json TrainPlan::to_json() const {
+  return {{"steps", steps},
+          {"warmup_steps", warmup_steps},
+          {"epochs", epochs},
+          {"tokens", tokens},
+          {"trained_tokens", trained_tokens},
+          {"largest_micro_batch", largest_micro_batch},
+          {"validations", validations},
+          {"memory_bytes",
+           {{"program", memory.program},
+            {"weights", memory.weights},
+            {"adapters", memory.adapters},
+            {"activations", memory.activations},
+            {"workspace", memory.workspace},
+            {"total", memory.total()}}},
+          {"tokens_per_second", tokens_per_second},
+          {"seconds", seconds}};
+}
+
+TrainPlan plan_training(CausalLM& model, const PackedDataset& data, const PackedDataset* validation,
+                        const TrainOptions& options, uint64_t seed) {
+  const Sizes sizes(model);
+  const bool cpu = model.device().is_cpu();
+  TrainPlan plan{.steps = total_steps(options, data.windows())};
+  plan.warmup_steps = make_schedule(options, plan.steps).warmup_steps;
+
+  std::pair<double, double> worst{0, 0};
+  const auto consider = [&](const PackedDataset& from, std::span<const int64_t> windows, bool training) {
+    int64_t tokens = 0, trained = 0;
+    for (const int64_t w : windows) {
+      tokens += from.window_tokens(w);
+      trained += from.window_trained(w);
+    }
+    const auto bytes = sizes.micro_batch(static_cast<double>(tokens), static_cast<double>(trained),
+                                         options.gradient_checkpointing, training);
+    if (bytes.first + bytes.second > worst.first + worst.second) worst = bytes;
+    return std::pair{tokens, trained};
+  };
+  Loader loader(data, seed);
+  const auto micro = static_cast<size_t>(options.micro_batch_size);
+  for (int64_t step = 0; step < plan.steps; ++step) {
+    const auto windows = loader.next(options.windows_per_step());
+    const std::span<const int64_t> all(windows);
+    for (size_t begin = 0; begin < all.size(); begin += micro) {
+      const auto [tokens, trained] = consider(data, all.subspan(begin, std::min(micro, all.size() - begin)), true);
+      plan.tokens += tokens;
+      plan.trained_tokens += trained;
+      plan.largest_micro_batch = std::max(plan.largest_micro_batch, tokens);
+    }
+  }
+  plan.epochs = static_cast<double>(loader.epoch()) +
+                static_cast<double>(loader.position()) / static_cast<double>(data.windows());
+  int64_t validation_tokens = 0, validation_trained = 0;
+  if (validation) {
+    std::vector<int64_t> windows(static_cast<size_t>(validation->windows()));
+    std::iota(windows.begin(), windows.end(), int64_t{0});
+    for (size_t begin = 0; begin < windows.size(); begin += micro) {
+      const auto part = std::span<const int64_t>(windows).subspan(begin, std::min(micro, windows.size() - begin));
+      const auto [tokens, trained] = consider(*validation, part, false);
+      validation_tokens += tokens;
+      validation_trained += trained;
+    }
+    plan.validations = options.eval_steps ? (plan.steps + *options.eval_steps - 1) / *options.eval_steps : 1;
+  }
+
+  const int64_t width = at::elementSize(model.dtype() == at::kDouble ? at::kDouble : at::kFloat);  // of parameters
+  plan.memory = {.program = 0,
+                 .weights = model.weight_bytes(),
+                 .adapters = 4 * sizes.adapter_parameters * width,
+                 .activations = static_cast<int64_t>(kSlack * worst.first),
+                 .workspace = static_cast<int64_t>(worst.second)};
+  if (!cpu) return plan;
+  count_process(sizes, sizes.adapter_parameters * width, plan.memory);
+  const auto mean_length = [](const Ledger& ledger) {
+    return static_cast<double>(ledger.tokens) / static_cast<double>(std::max<int64_t>(1, ledger.rows));
+  };
+  const double speed = kEfficiency * measure_flops(model.config(), model.dtype());
+  const double training = step_flops(sizes, static_cast<double>(plan.tokens), static_cast<double>(plan.trained_tokens),
+                                     mean_length(data.ledger()), options.gradient_checkpointing, true) /
+                          speed;
+  plan.tokens_per_second = static_cast<double>(plan.tokens) / training;
+  plan.seconds = training;
+  if (validation)
+    plan.seconds += static_cast<double>(plan.validations) *
+                    step_flops(sizes, static_cast<double>(validation_tokens), static_cast<double>(validation_trained),
+                               mean_length(validation->ledger()), false, false) /
+                    speed;
+  return plan;
+}
+
+}  // namespace retort
