@@ -265,11 +265,12 @@ uint64_t prune_cache(int64_t seconds) {
   auto name = [](const fs::path& path) { return path.filename().string(); };
   // Blobs are counted, not the links to them.
   sweep(folder / "files", [&](const fs::path& path) { return links.contains(name(path)); });
-  const uint64_t bytes =
+  uint64_t bytes =
       sweep(folder / "blobs" / "sha256", [&](const fs::path& path) { return needed.contains(name(path)); });
-  return bytes + sweep(folder / "partial", [&](const fs::path& path) {
-           return (seconds != 0 && now() - seconds_since_1970(path) <= seconds) || is_busy(name(path));
-         });
+  auto young = [&](const fs::path& path) { return seconds != 0 && now() - seconds_since_1970(path) <= seconds; };
+  bytes += sweep(folder / "partial", [&](const fs::path& path) { return young(path) || is_busy(name(path)); });
+  for (const char* derived : {"datasets", "vocab"}) bytes += sweep(folder / derived, young);
+  return bytes;
 }
 
 }  // namespace retort

@@ -283,7 +283,7 @@ class Download {
     }
     curl_off_t length = -1;
     curl_easy_getinfo(curl_.get(), CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
-    progress_.start(request_.shown, length < 0 ? 0 : position_ + static_cast<uint64_t>(length), true, position_);
+    progress_.start(request_.label, length < 0 ? 0 : position_ + static_cast<uint64_t>(length), true, position_);
   }
 
   void remember_version() {

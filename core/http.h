@@ -13,6 +13,7 @@ namespace retort {
 struct HttpRequest {
   std::string url;              ///< https://; http:// only to this machine or with a known sha256
   std::string shown;            ///< what messages call it; may be the user's own URI
+  std::string label;            ///< what the progress calls it
   std::string bearer;           ///< a token, sent to the URL's own origin only, never to where it redirects
   std::string sha256;           ///< expected; empty: whatever comes
   uint64_t limit = UINT64_MAX;  ///< bytes a sane answer may have

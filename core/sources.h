@@ -44,8 +44,9 @@ std::vector<CacheEntry> cache_entries();
 /// Reads every cached file again; a damaged one is deleted. Returns one line for each that was.
 std::vector<std::string> verify_cache();
 
-/// Forgets entries that were not used within `seconds` (0: all), deletes the files that no entry needs, and what broken
-/// downloads left. Entries that another process is fetching stay. Returns the bytes that became free.
+/// Forgets entries that were not used within `seconds` (0: all), deletes the files that no entry needs, what broken
+/// downloads left, and what was derived from sources (tokenized data sets, vocabularies) as long ago. Entries that
+/// another process is fetching stay. Returns the bytes that became free.
 uint64_t prune_cache(int64_t seconds);
 
 }  // namespace retort

@@ -41,7 +41,8 @@ HttpRequest request_of(const std::string& path, const Source& source, const Pull
   std::string endpoint = variable("HF_ENDPOINT", "https://huggingface.co");
   while (endpoint.ends_with('/')) endpoint.pop_back();
   return {.url = endpoint + path,
-          .shown = source.name.empty() ? source.uri : source.name,
+          .shown = source.uri,
+          .label = source.name.empty() ? source.uri : source.name,
           .bearer = variable("HF_TOKEN", ""),
           .sha256 = source.sha256,
           .retry_seconds = options.retry_seconds};

@@ -9,7 +9,8 @@ bool accepts(const std::string& uri) { return uri.starts_with("https://") || uri
 
 Fetched fetch(const Source& source, const std::filesystem::path& work, const PullOptions& options) {
   const HttpRequest request{.url = source.uri,
-                            .shown = source.name.empty() ? source.uri : source.name,
+                            .shown = source.uri,
+                            .label = source.name.empty() ? source.uri : source.name,
                             .bearer = "",
                             .sha256 = source.sha256,
                             .retry_seconds = options.retry_seconds};

@@ -33,8 +33,9 @@ struct HttpTest : testing::Test {
   ~HttpTest() override { spdlog::set_level(spdlog::level::info); }
 
   HttpResult fetch(const std::string& url, const std::string& expected = "", const std::string& bearer = "") {
-    return http_download({.url = url, .shown = "the file", .bearer = bearer, .sha256 = expected, .retry_seconds = 0.01},
-                         file, silent);
+    return http_download(
+        {.url = url, .shown = "the file", .label = "file", .bearer = bearer, .sha256 = expected, .retry_seconds = 0.01},
+        file, silent);
   }
   bool left_behind() const { return std::filesystem::exists(file); }
 };
@@ -242,8 +243,8 @@ TEST_F(HttpTest, UnsafeRedirectsAreRefused) {
 TEST_F(HttpTest, TooMuchIsRefused) {
   HttpServer server([&](const ServerRequest&) { return ServerReply{.body = content}; });
   expect_error(Exit::unavailable, {"more than the 1000 bytes"}, [&] {
-    http_download({.url = server.url("/a"), .shown = "listing", .bearer = "", .sha256 = "", .limit = 1000}, file,
-                  silent);
+    http_download({.url = server.url("/a"), .shown = "listing", .label = "", .bearer = "", .sha256 = "", .limit = 1000},
+                  file, silent);
   });
 }
 
@@ -299,13 +300,19 @@ TEST_F(HttpTest, ProgressSeesBytesAndTheResumedPart) {
   });
   std::vector<ProgressState> states;
   Progress progress([&](const ProgressState& state) { states.push_back(state); });
-  http_download({.url = server.url("/a"), .shown = "the file", .bearer = "", .sha256 = "", .retry_seconds = 0.01}, file,
-                progress);
+  http_download({.url = server.url("/a"),
+                 .shown = "the file",
+                 .label = "file",
+                 .bearer = "",
+                 .sha256 = "",
+                 .retry_seconds = 0.01},
+                file, progress);
   ASSERT_FALSE(states.empty());
   EXPECT_EQ(states.back().done, content.size());
   EXPECT_EQ(states.back().total, content.size());
   EXPECT_EQ(states.back().first, 100'000u);
   EXPECT_TRUE(states.back().finished && states.back().bytes);
+  EXPECT_EQ(states.back().task, "file");
 }
 
 }  // namespace

@@ -377,14 +377,17 @@ TEST_F(SourcesTest, PruneKeepsWhatWasUsedOfLate) {
   const fs::path old = get(server.url("/old")), fresh = get(server.url("/fresh"));
   const auto month_ago = fs::file_time_type::clock::now() - std::chrono::hours(24 * 31);
   fs::last_write_time(folder / ("cache/index/" + cache_key(server.url("/old")) + ".json"), month_ago);
+  for (const char* name : {"cache/datasets/old.h5", "cache/datasets/new.h5"}) write_atomic(folder / name, "1234");
+  fs::last_write_time(folder / "cache/datasets/old.h5", month_ago);
   ASSERT_EQ(cache_entries().size(), 2u);
   EXPECT_EQ(cache_entries()[0].uri, server.url("/fresh"));
   EXPECT_EQ(cache_entries()[0].path, fresh);
   EXPECT_EQ(cache_entries()[0].bytes, 17u);
-  EXPECT_EQ(prune_cache(30 * 24 * 3600), 15u);
+  EXPECT_EQ(prune_cache(30 * 24 * 3600), 15u + 4u);
+  EXPECT_TRUE(fs::exists(folder / "cache/datasets/new.h5"));
   EXPECT_FALSE(fs::exists(old));
   EXPECT_TRUE(fs::exists(fresh));
-  EXPECT_EQ(prune_cache(0), 17u);
+  EXPECT_EQ(prune_cache(0), 17u + 4u);
   EXPECT_TRUE(cache_entries().empty());
 }
 
