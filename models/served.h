@@ -20,8 +20,8 @@ namespace retort {
 struct ServedOptions {
   int threads = 0;  ///< 0: the cores that this process may use
   int gpu_layers = 0;
-  int64_t context = 0;            ///< tokens; 0: what the longest request needs
-  std::filesystem::path adapter;  ///< a GGUF adapter, scale 1; empty: none
+  int64_t context = 0;                 ///< tokens; 0: what the longest request needs
+  std::filesystem::path adapter = {};  ///< a GGUF adapter, scale 1; empty: none
   /// Attention and its cache in f32 where llama.cpp's default is f16: numbers do not depend on the batch (to 1e-4 for
   /// an f32 model, 1e-2 otherwise). For evaluation and the gate; serving keeps the default.
   bool exact = false;
@@ -70,5 +70,15 @@ class ServedModel {
   /// Bytes of weights plus context buffers, as llama.cpp reports them.
   virtual int64_t memory_bytes() const = 0;
 };
+
+/// How fast a file is served, with llama.cpp's defaults, as llama-bench measures it.
+struct Speed {
+  double prompt_tokens_per_second = 0;      ///< a prompt of 256 tokens
+  double generation_tokens_per_second = 0;  ///< 32 tokens, one at a time
+  double first_token_seconds = 0;           ///< from that prompt to the first token of its answer
+  int64_t memory_bytes = 0;                 ///< weights, KV cache and compute buffers
+};
+/// A few seconds on a small model. Each figure is the best of three runs: what slows a run down is not the file.
+Speed measure_speed(const std::filesystem::path& path, int threads = 0);
 
 }  // namespace retort

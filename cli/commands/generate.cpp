@@ -1,0 +1,112 @@
+// retort generate: answers a prompt with a GGUF model, as llama.cpp serves it, and streams the text.
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+#include <memory>
+
+#include "cli/command.h"
+#include "core/error.h"
+#include "core/sources.h"
+#include "data/chat_template.h"
+#include "data/encode.h"
+#include "data/tokenizer.h"
+#include "models/served.h"
+
+namespace retort {
+namespace {
+
+struct Arguments {
+  std::string model, adapter, prompt, system;
+  bool raw = false;
+  double temperature = 0;
+  int64_t max_tokens = 256;
+  uint64_t seed = 0;
+  int threads = 0;
+};
+
+/// Bytes of `text` that are whole UTF-8 characters: a token may end inside one.
+size_t whole_characters(const std::string& text) {
+  size_t at = text.size();
+  for (size_t back = 1; back <= std::min<size_t>(4, text.size()); ++back) {
+    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
+    if ((byte & 0xC0) == 0x80) continue;
+    const size_t length = byte < 0x80 ? 1 : byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : 2;
+    if (length > back) at = text.size() - back;
+    break;
+  }
+  return at;
+}
+
+int generate(const Arguments& arguments) {
+  const auto path = pull({.uri = arguments.model, .sha256 = "", .name = ""});
+  if (std::filesystem::is_directory(path)) {
+    fail(Exit::usage, "{}: generate needs a GGUF file; make one of a Hugging Face folder with retort export",
+         path.string());
+  }
+  ServedOptions options{.threads = arguments.threads};
+  if (!arguments.adapter.empty()) {
+    options.adapter = arguments.adapter;
+    if (std::filesystem::is_directory(options.adapter)) {
+      fail(Exit::usage, "{}: llama.cpp reads adapters as GGUF files; retort export writes one (format: gguf_adapter)",
+           arguments.adapter);
+    }
+  }
+  std::string prompt = arguments.prompt;
+  if (prompt.empty()) {
+    prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
+    while (!prompt.empty() && prompt.back() == '\n') prompt.pop_back();
+  }
+  if (prompt.empty()) fail(Exit::usage, "--prompt is empty, and nothing came on standard input");
+  const auto tokenizer = Tokenizer::open(path);
+  std::vector<int32_t> ids;
+  if (arguments.raw) {
+    ids = tokenizer->encode(prompt, true, true);
+  } else {
+    Chat chat;
+    chat.place = "the prompt";
+    if (!arguments.system.empty()) chat.messages.push_back({"system", arguments.system});
+    chat.messages.push_back({"user", prompt});
+    ids = encode_prompt(*tokenizer, ChatTemplate(*tokenizer), chat);
+  }
+  const auto model = ServedModel::open(path, options);
+  std::string pending;
+  model->generate(ids, arguments.max_tokens, arguments.temperature, arguments.seed, [&](int32_t id) {
+    pending += tokenizer->piece(id);
+    const size_t whole = whole_characters(pending);
+    std::fwrite(pending.data(), 1, whole, stdout);
+    std::fflush(stdout);
+    pending.erase(0, whole);
+  });
+  std::printf("%s\n", pending.c_str());
+  return 0;
+}
+
+std::function<int()> setup(CLI::App& app) {
+  auto arguments = std::make_shared<Arguments>();
+  app.add_option("--model", arguments->model, "GGUF file: a path or a source")->required();
+  app.add_option("--adapter", arguments->adapter, "GGUF adapter");
+  app.add_option("--prompt", arguments->prompt, "the question; default: standard input");
+  app.add_option("--system", arguments->system, "system message");
+  app.add_flag("--raw", arguments->raw, "continue the text as it is, without the chat template");
+  app.add_option("--temperature", arguments->temperature, "0: always the most likely token")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  app.add_option("--seed", arguments->seed, "for a temperature above 0")->capture_default_str();
+  app.add_option("--max-tokens", arguments->max_tokens, "longest answer")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  app.add_option("--threads", arguments->threads, "0: the cores that may be used")->check(CLI::Range(0, 4096));
+  return [arguments] { return generate(*arguments); };
+}
+
+}  // namespace
+
+extern const Command command_generate;
+const Command command_generate = {
+    "generate", "Answer a prompt with a GGUF model, streaming the text.",
+    "  retort generate --model runs/foldoc/latest/export/model-Q4_K_M.gguf --prompt 'What is a modem?'\n"
+    "  echo 'What is a modem?' | retort generate --model base.gguf --adapter adapter.gguf --temperature 0.7\n"
+    "  retort generate --model base.gguf --raw --prompt 'Once upon a time' --max-tokens 64\n",
+    setup};
+
+}  // namespace retort
