@@ -18,9 +18,9 @@ namespace retort {
 namespace {
 
 // Pages of the program and its libraries, LibTorch's above all.
-constexpr int64_t kLibraryBytes = int64_t{100} << 20;
+constexpr int64_t kLibraryBytes = int64_t{80} << 20;
 // What the threads and the matrix products take once they run.
-constexpr int64_t kThreadBytes = int64_t{24} << 20;
+constexpr int64_t kThreadBytes = int64_t{16} << 20;
 // What the allocator keeps between two uses and the matrix products' own buffers, as a part of the activations:
 // measured between 0.95 and 1.5 on small and large models.
 constexpr double kSlack = 1.3;
