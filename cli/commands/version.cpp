@@ -14,7 +14,7 @@ namespace retort {
 static std::function<int()> setup(CLI::App&) {
   return [] {
     fmt::print("retort {}\nLibTorch {}\nllama.cpp {}\nprocessor: {}\nthreads: {}\n", version(), TORCH_VERSION,
-               llama_print_system_info(), cpu_features().model, at::get_num_threads());
+               llama_print_system_info(), cpu().model, at::get_num_threads());
     return 0;
   };
 }

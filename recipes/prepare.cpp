@@ -1,0 +1,102 @@
+#include "recipes/prepare.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
+#include "core/cpu.h"
+#include "core/files.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "core/sources.h"
+
+namespace retort {
+
+static std::filesystem::path fetch(const Recipe& recipe, const std::string& path, const ProgressSink& progress) {
+  Progress shown(progress);
+  return pull(source_of(recipe, path), {.progress = &shown});
+}
+
+static std::vector<DatasetOptions> with_local_paths(const Recipe& recipe, std::vector<DatasetOptions> files,
+                                                    const ProgressSink& progress) {
+  for (DatasetOptions& file : files) {
+    file.path = fetch(recipe, file.path, progress);
+    const auto kind = dataset_kinds().find(file.kind);
+    if (kind == dataset_kinds().end()) continue;  // open_chats refuses it with the list of kinds
+    for (const DatasetKindOption& option : kind->second->options)
+      if (auto given = file.options.find(option.name); option.is_path && given != file.options.end())
+        given->second = fetch(recipe, given->second, progress);
+  }
+  return files;
+}
+
+static std::string hash_of(const std::vector<DatasetOptions>& files) {
+  Sha256 hash;
+  for (const DatasetOptions& file : files) hash.update(dataset_hash(file));
+  return hash.hex();
+}
+
+Stream<Chat> chats_of(const std::vector<DatasetOptions>& files) {
+  auto open = std::make_shared<Stream<Chat>>();
+  return [files, open, next = size_t{0}](Chat& chat) mutable {
+    for (;;) {
+      if (*open && (*open)(chat)) return true;
+      if (next == files.size()) return false;
+      *open = open_chats(files[next++]);
+    }
+  };
+}
+
+EncodeOptions encode_options(const Recipe& recipe) {
+  return {.max_length = recipe.data.max_length,
+          .train_on = train_on_from(recipe.data.train_on),
+          .truncation = truncation_from(recipe.data.truncation)};
+}
+
+LoadOptions load_options(const Recipe& recipe) {
+  LoadOptions options;
+  const std::string& device = recipe.device;
+  const bool cuda = at::hasCUDA();
+  if (device == "auto")
+    options.device = cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  else if (device == "cpu")
+    options.device = at::kCPU;
+  else if (device == "cuda" || device.starts_with("cuda:"))
+    options.device = at::Device(device == "cuda" ? "cuda:0" : device);
+  else
+    fail(Exit::usage, "device: \"{}\"; allowed: auto, cpu, cuda, cuda:N", device);
+  if (options.device.is_cuda() && !cuda)
+    fail(Exit::usage, "device: {}, but this build sees no CUDA device. Use device: auto or cpu", device);
+  const bool bf16 = recipe.model.dtype == "bf16" || (recipe.model.dtype == "auto" && options.device.is_cuda());
+  if (bf16 && options.device.is_cpu() && !cpu().avx512_bf16 && !cpu().amx_bf16)
+    fail(Exit::usage,
+         "model.dtype: bf16 on a processor without bf16 instructions ({}) is several times slower than f32. Use dtype: f32",
+         cpu().model);
+  options.dtype = bf16 ? at::kBFloat16 : at::kFloat;
+  options.base = recipe.model.base == "native" ? BaseForm::native : BaseForm::dense;
+  if (recipe.model.base == "bf16" && !bf16)
+    fail(Exit::usage, "model.base: bf16 needs dtype: bf16. Use base: f32 or native for dtype: {}", recipe.model.dtype);
+  return options;
+}
+
+Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& progress) {
+  Prepared prepared;
+  if (recipe.threads > 0) at::set_num_threads(static_cast<int>(recipe.threads));
+  prepared.model_path = fetch(recipe, recipe.model.path, progress);
+  prepared.train_files = with_local_paths(recipe, recipe.data.train, progress);
+  prepared.validation_files = with_local_paths(recipe, recipe.data.validation, progress);
+  prepared.checkpoint = Checkpoint::open(prepared.model_path);
+  prepared.tokenizer = Tokenizer::open(prepared.model_path);
+  const std::string source = recipe.data.chat_template.empty() ? "" : read_text(recipe.data.chat_template, 1 << 20);
+  prepared.chat_template = std::make_unique<ChatTemplate>(*prepared.tokenizer, source, now);
+
+  const PackedOptions options{.encode = encode_options(recipe), .packing = recipe.data.packing};
+  const auto build = [&](const std::vector<DatasetOptions>& files, std::string& hash) {
+    hash = hash_of(files);
+    return build_dataset(chats_of(files), *prepared.tokenizer, *prepared.chat_template, options, hash);
+  };
+  prepared.train = build(prepared.train_files, prepared.train_hash);
+  if (!prepared.validation_files.empty()) prepared.validation = build(prepared.validation_files, prepared.validation_hash);
+  return prepared;
+}
+
+}  // namespace retort

@@ -1,0 +1,43 @@
+// From a recipe to everything that training and checking need: files fetched, model and tokenizer opened, rows packed.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/progress.h"
+#include "data/chat_template.h"
+#include "data/dataset_cache.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "data/tokenizer.h"
+#include "models/causal_lm.h"
+#include "models/checkpoint.h"
+#include "recipes/recipe.h"
+
+namespace retort {
+
+struct Prepared {
+  std::filesystem::path model_path;
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;
+  std::vector<DatasetOptions> train_files, validation_files;  ///< of the recipe, with local paths
+  std::string train_hash, validation_hash;
+  std::unique_ptr<PackedDataset> train, validation;  ///< validation: null when the recipe has none
+};
+
+/// Fetches and opens everything. `now` is the date that a chat template may print; a resumed run gives the first start's.
+/// Errors as the parts throw them; each names file, key or row.
+Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& progress);
+
+/// All rows of several data sets, one after the other.
+Stream<Chat> chats_of(const std::vector<DatasetOptions>& files);
+
+/// The recipe's device and types resolved on this machine. Error(usage) when the device is not there.
+LoadOptions load_options(const Recipe& recipe);
+
+EncodeOptions encode_options(const Recipe& recipe);
+
+}  // namespace retort

@@ -1,0 +1,238 @@
+#include "recipes/run.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/chrono.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <torch/version.h>
+
+#include <fstream>
+
+#include "adapters/attach.h"
+#include "adapters/peft.h"
+#include "core/cpu.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "core/signals.h"
+#include "recipes/prepare.h"
+#include "recipes/run_folder.h"
+#include "recipes/stages.h"
+#include "recipes/version.h"
+#include "report/report.h"
+#include "trainer/train.h"
+
+namespace retort {
+namespace fs = std::filesystem;
+namespace {
+
+/// The run's log file, beside what cli shows, for as long as the object lives.
+class LogFile {
+ public:
+  explicit LogFile(const fs::path& path) : sink_(std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string())) {
+    sink_->set_level(spdlog::level::debug);
+    spdlog::default_logger()->sinks().push_back(sink_);
+  }
+  ~LogFile() { std::erase(spdlog::default_logger()->sinks(), sink_); }
+  LogFile(const LogFile&) = delete;
+  LogFile& operator=(const LogFile&) = delete;
+
+ private:
+  spdlog::sink_ptr sink_;
+};
+
+void stop_if_asked(const char* next) {
+  if (stop_signal()) fail(Exit::retry, "stopped by a signal before {}. Go on with --resume", next);
+}
+
+/// When the run first started: a chat template may print the date, and a resumed run must print the same one.
+std::time_t started_at(const RunFolder& folder) {
+  const fs::path manifest = folder.path / "manifest.json";
+  return fs::exists(manifest) ? json_get<int64_t>(read_json(manifest), "started", manifest.string()) : std::time(nullptr);
+}
+
+Json manifest_of(const Recipe& recipe, const Prepared& prepared, std::time_t started) {
+  Json files = Json::array();
+  for (const auto* list : {&prepared.train_files, &prepared.validation_files})
+    for (const DatasetOptions& file : *list) files.push_back({{"path", file.path.string()}, {"split", file.split}});
+  return {{"schema", 1},
+          {"started", started},
+          {"retort", version()},
+          {"libtorch", TORCH_VERSION},
+          {"recipe", recipe.hash},
+          {"seed", recipe.seed},
+          {"base", {{"uri", source_of(recipe, recipe.model.path).uri}, {"sha256", prepared.checkpoint->hash()}}},
+          {"tokenizer", prepared.tokenizer->hash()},
+          {"chat_template", prepared.chat_template->hash()},
+          {"data", {{"files", files}, {"train", prepared.train->key()},
+                    {"validation", prepared.validation ? Json(prepared.validation->key()) : Json()}}}};
+}
+
+/// What a checkpoint must find unchanged, beside what the trainer itself adds.
+Json identity_of(const Recipe& recipe, const Prepared& prepared) {
+  Json identity = {{"base", prepared.checkpoint->hash()}, {"chat_template", prepared.chat_template->hash()}};
+  const Json adapter = to_json(recipe.adapter);
+  for (const auto& [key, value] : adapter.items()) identity["adapter." + key] = value;
+  identity["model.base"] = recipe.model.base;
+  identity["model.dtype"] = recipe.model.dtype;
+  return identity;
+}
+
+Json curve_of(const fs::path& folder) {
+  Json curve = Json::array();
+  std::ifstream lines(folder / "metrics.jsonl");
+  for (std::string line; std::getline(lines, line);) {
+    const Json metrics = parse_json(line, (folder / "metrics.jsonl").string());
+    Json point = {{"step", metrics["step"]}, {"loss", metrics["loss"]}, {"learning_rate", metrics["learning_rate"]}};
+    if (metrics.contains("validation_loss")) point["validation_loss"] = metrics["validation_loss"];
+    curve.push_back(point);
+  }
+  return curve;
+}
+
+/// Targets grouped by the module's last name: thirty layers' q_proj are one line of the report.
+Json targets_of(CausalLM& model) {
+  Json targets = Json::array();
+  std::map<std::string, size_t> index;
+  for (const Linear* linear : model.linears()) {
+    if (!linear->adapter) continue;
+    const std::string name = linear->name.substr(linear->name.rfind('.') + 1);
+    auto [at, fresh] = index.try_emplace(name, targets.size());
+    if (fresh) targets.push_back({{"name", name}, {"count", 0}, {"shape", {linear->out, linear->in}}, {"parameters", 0}});
+    int64_t parameters = 0;
+    for (const Parameter& p : linear->adapter->parameters()) parameters += p.tensor.numel();
+    Json& target = targets[at->second];
+    target["count"] = target["count"].get<int64_t>() + 1;
+    target["parameters"] = target["parameters"].get<int64_t>() + parameters;
+  }
+  return targets;
+}
+
+Json train_json(const Recipe& recipe, const TrainResult& result, const AttachReport& attached, CausalLM& model,
+                const fs::path& folder) {
+  Json train = {{"steps", result.steps},
+                {"tokens", result.tokens},
+                {"trained_tokens", result.trained_tokens},
+                {"tokens_per_second", result.tokens_per_second},
+                {"peak_memory_bytes", result.peak_memory_bytes},
+                {"loss_first", result.loss_first},
+                {"loss_last", result.loss_last},
+                {"parameters", {{"trainable", attached.trainable}, {"frozen", attached.frozen}}},
+                {"stopped_early", result.stopped_early},
+                {"targets", targets_of(model)},
+                {"options", to_json(recipe.train)},
+                {"curve", curve_of(folder)}};
+  if (result.validation_loss) train["validation_loss"] = *result.validation_loss;
+  if (result.best_validation_loss) {
+    train["best_validation_loss"] = *result.best_validation_loss;
+    train["best_step"] = result.best_step;
+  }
+  return train;
+}
+
+Json samples_json(const std::vector<Sample>& base, const std::vector<Sample>& tuned) {
+  Json samples = Json::array();
+  for (size_t i = 0; i < std::max(base.size(), tuned.size()); ++i) {
+    const Sample& any = i < tuned.size() ? tuned[i] : base[i];
+    Json sample = {{"key", any.key}, {"prompt", any.prompt}, {"expected", any.expected}};
+    if (i < base.size()) sample["base"] = base[i].generated;
+    if (i < tuned.size()) sample["tuned"] = tuned[i].generated;
+    samples.push_back(sample);
+  }
+  return samples;
+}
+
+}  // namespace
+
+RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& progress) {
+  const Stopwatch total;
+  const RunFolder folder = open_run_folder(recipe, resume);
+  const LogFile log_file(folder.path / "log.txt");
+  log::info("{} {}", folder.resumed ? "going on in" : "run", folder.path.string());
+  const std::time_t started = started_at(folder);
+  const Prepared prepared = prepare(recipe, started, progress);
+  const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
+  check_exports(recipe, prepared, *model);
+  if (!folder.resumed) write_json(folder.path / "manifest.json", manifest_of(recipe, prepared, started));
+  const std::vector<EvaluationRow> rows = evaluation_rows(recipe, prepared);
+
+  RunOutcome outcome{.folder = folder.path, .report = {{"schema", 1}, {"name", recipe.name}}, .refused = false};
+  Json& report = outcome.report;
+  report["created"] = fmt::format("{:%Y-%m-%d %H:%M:%S} UTC", fmt::gmtime(started));
+  report["retort"] = version();
+  report["seconds"] = Json::object();
+  report["data"] = {{"ledger", prepared.train->ledger().to_json()}};
+  report["evaluate"] = Json::array();
+  report["export"] = Json::array();
+
+  double evaluate_seconds = 0;
+  const auto timed = [&](double& seconds, const auto& work) {
+    const Stopwatch watch;
+    work();
+    seconds += watch.seconds();
+  };
+
+  // The base is measured before anything is attached, in llama.cpp where it is a file that llama.cpp can serve.
+  std::vector<Sample> base_samples, tuned_samples;
+  timed(evaluate_seconds, [&] {
+    if (prepared.checkpoint->is_gguf())
+      base_samples = evaluate_file(recipe, prepared, rows, prepared.model_path, "base", report, progress);
+    else
+      evaluate_model(recipe, prepared, rows, *model, "base", report, progress);
+  });
+  stop_if_asked("training");
+
+  const AttachReport attached = attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed));
+  const AdapterOrigin origin{.base = source_of(recipe, recipe.model.path).uri,
+                             .base_hash = prepared.checkpoint->hash(),
+                             .template_hash = prepared.chat_template->hash(),
+                             .data_hash = prepared.train->key()};
+  TrainRun run{.folder = folder.path,
+               .seed = static_cast<uint64_t>(recipe.seed),
+               .resume = folder.resumed,
+               .identity = identity_of(recipe, prepared),
+               .save_adapter = [&](const fs::path& path) { save_peft(path, *model, recipe.adapter, origin); }};
+  const Stopwatch train_watch;
+  const TrainResult result = train(*model, trainable_parameters(*model), *prepared.train, prepared.validation.get(),
+                                   cross_entropy_objective(), recipe.train, run, {.progress = progress});
+  report["seconds"]["train"] = train_watch.seconds();
+  report["train"] = train_json(recipe, result, attached, *model, folder.path);
+  save_peft(folder.path / "adapter", *model, recipe.adapter, origin);
+  stop_if_asked("the export");
+
+  const Stopwatch export_watch;
+  outcome.refused = !export_and_gate(recipe, prepared, *model, started, folder, report, progress);
+  report["seconds"]["export"] = export_watch.seconds();
+  stop_if_asked("the evaluation");
+
+  timed(evaluate_seconds, [&] {
+    evaluate_model(recipe, prepared, rows, *model, "trained", report, progress);
+    for (const Json& file : report["export"])
+      if (file["format"] == "gguf")
+        tuned_samples = evaluate_file(recipe, prepared, rows, folder.path / file["path"].get<std::string>(),
+                                      "shipped:" + file["type"].get<std::string>(), report, progress);
+  });
+  report["seconds"]["evaluate"] = evaluate_seconds;
+  report["seconds"]["total"] = total.seconds();
+  report["samples"] = samples_json(base_samples, tuned_samples);
+  report["model"] = {{"path", source_of(recipe, recipe.model.path).uri},
+                     {"base", recipe.model.base},
+                     {"family", prepared.checkpoint->config().family},
+                     {"sha256", prepared.checkpoint->hash()}};
+  report["adapter"] = to_json(recipe.adapter);
+  report["environment"] = {{"Retort", version()},
+                           {"LibTorch", TORCH_VERSION},
+                           {"processor", cpu().model},
+                           {"threads", at::get_num_threads()},
+                           {"device", model->device().str()},
+                           {"seed", recipe.seed},
+                           {"recipe", recipe.hash},
+                           {"data", prepared.train->key()},
+                           {"chat template", prepared.chat_template->hash()}};
+  report["recipe"] = recipe.text;
+  report["commands"] = serve_commands(report);
+  write_atomic(folder.path / "report.html", render_report(report));
+  write_json(folder.path / "report.json", report);
+  mark_latest(folder);
+  return outcome;
+}
+
+}  // namespace retort

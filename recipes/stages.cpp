@@ -1,0 +1,193 @@
+#include "recipes/stages.h"
+
+#include <algorithm>
+
+#include "adapters/attach.h"
+#include "adapters/peft.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "export/gate.h"
+#include "export/gguf.h"
+#include "export/imatrix.h"
+#include "export/types.h"
+#include "models/gguf.h"
+#include "models/served.h"
+#include "monitor/speed.h"
+#include "recipes/version.h"
+
+namespace retort {
+namespace fs = std::filesystem;
+
+static constexpr size_t sample_count = 12;
+
+std::vector<EvaluationRow> evaluation_rows(const Recipe& recipe, const Prepared& prepared) {
+  std::vector<EvaluationRow> rows;
+  // Without a limit an evaluator looks at every row.
+  size_t wanted = 0;
+  for (const EvaluatorOptions& evaluator : recipe.evaluate)
+    wanted = std::max(wanted, evaluator.limit ? static_cast<size_t>(*evaluator.limit) : SIZE_MAX);
+  Ledger ledger;
+  const EncodeOptions options = encode_options(recipe);
+  const Stream<Chat> chats = chats_of(prepared.validation_files);
+  for (Chat chat; rows.size() < wanted && chats(chat);)
+    if (auto row = evaluation_row(*prepared.tokenizer, *prepared.chat_template, chat, options, ledger))
+      rows.push_back(std::move(*row));
+  return rows;
+}
+
+static std::vector<GateRow> gate_rows(const Recipe& recipe, const Prepared& prepared) {
+  std::vector<GateRow> rows;
+  Ledger ledger;
+  const EncodeOptions options = encode_options(recipe);
+  const Stream<Chat> chats = chats_of(prepared.validation_files);
+  for (Chat chat; rows.size() < static_cast<size_t>(recipe.export_.gate.rows) && chats(chat);)
+    if (auto example = encode(*prepared.tokenizer, *prepared.chat_template, chat, options, ledger))
+      rows.push_back({chat, std::move(*example)});
+  return rows;
+}
+
+static void run_evaluators(const Recipe& recipe, const std::vector<EvaluationRow>& rows, const Predictor& predictor,
+                           const std::string& on, Json& report, const ProgressSink& sink) {
+  if (recipe.evaluate.empty()) return;
+  Progress progress(sink);
+  progress.start("evaluate " + on, rows.size());
+  for (const Evaluation& evaluation :
+       evaluate(recipe.evaluate, rows, predictor, on, [&](size_t done, size_t) { progress.update(done); }))
+    report["evaluate"].push_back(evaluation.to_json());
+  progress.finish();
+}
+
+std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
+                                  const fs::path& file, const std::string& on, Json& report, const ProgressSink& progress) {
+  const auto served = ServedModel::open(file, {.threads = static_cast<int>(recipe.threads)});
+  run_evaluators(recipe, rows, predictor_of(*served, *prepared.tokenizer), on, report, progress);
+  return samples(*served, *prepared.tokenizer, rows, sample_count);
+}
+
+void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows, CausalLM& model,
+                    const std::string& on, Json& report, const ProgressSink& progress) {
+  run_evaluators(recipe, rows, predictor_of(model, *prepared.tokenizer), on, report, progress);
+}
+
+/// The type that decides an adapter's limits: the one that most of its base is served in.
+static std::string main_type(const Checkpoint& base) {
+  std::map<std::string, int64_t> bytes;
+  for (const QuantizedTensor& tensor : base.gguf()->tensors())
+    bytes[tensor.type_name()] += static_cast<int64_t>(tensor.bytes().size());
+  return std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
+}
+
+void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
+  for (const ExportFile& file : recipe.export_.files) {
+    if (file.format == "gguf") check_imatrix_given(gguf_type(file.type), !file.imatrix.empty());
+    if (file.format == "gguf_adapter")
+      check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter.kind, plan_adapters(model, recipe.adapter).targets);
+    if (!file.imatrix.empty() && file.imatrix != "train" && !fs::exists(file.imatrix))
+      fail(Exit::usage, "export.files: imatrix: {} is no file; allowed: train, or a file that llama-imatrix or Retort wrote",
+           file.imatrix);
+  }
+}
+
+static Imatrix imatrix_of(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ExportFile& file) {
+  if (file.imatrix != "train") return read_imatrix(file.imatrix);
+  const int64_t windows = std::min(recipe.export_.imatrix_rows, prepared.train->windows());
+  int64_t next = 0;
+  return collect_imatrix(
+      model,
+      [&](Batch& batch) {
+        if (next == windows) return false;
+        const int64_t window = next++;
+        batch = prepared.train->batch({&window, 1});
+        batch.ids = batch.ids.to(model.device());
+        return true;
+      },
+      recipe.name);
+}
+
+static Json speed_json(const Speed& speed) {
+  return {{"prompt_tokens_per_second", speed.prompt_tokens_per_second},
+          {"generation_tokens_per_second", speed.generation_tokens_per_second},
+          {"first_token_seconds", speed.first_token_seconds},
+          {"memory_bytes", speed.memory_bytes}};
+}
+
+bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now, const RunFolder& folder,
+                     Json& report, const ProgressSink& sink) {
+  const fs::path out = folder.path / "export";
+  fs::create_directories(out);
+  const Provenance provenance{.name = recipe.name,
+                              .license = recipe.license,
+                              .base = source_of(recipe, recipe.model.path).uri,
+                              .base_hash = prepared.checkpoint->hash(),
+                              .data = recipe.name,
+                              .data_hash = prepared.train->key(),
+                              .chat_template = recipe.data.chat_template.empty() ? "" : prepared.chat_template->source(),
+                              .version = version()};
+  std::map<std::string, Imatrix> matrices;  // one collection serves every file
+  const std::vector<GateRow> rows = gate_rows(recipe, prepared);
+  const GateReference reference{*prepared.checkpoint, model, *prepared.tokenizer, *prepared.chat_template, now};
+  Progress progress(sink);
+  progress.start("export", recipe.export_.files.size());
+  bool all_passed = true;
+  uint64_t done = 0;
+  for (const ExportFile& file : recipe.export_.files) {
+    Json entry;
+    if (file.format == "peft") {
+      // The run's own adapter folder is the PEFT export.
+      const fs::path weights = folder.path / "adapter/adapter_model.safetensors";
+      entry = {{"format", "peft"}, {"type", "F32"}, {"path", "adapter"}, {"bytes", fs::file_size(weights)}};
+    } else if (file.format == "gguf_adapter") {
+      const ExportedFile made = export_gguf_adapter(out / (recipe.name + "-adapter.gguf"), model, provenance);
+      entry = {{"format", made.format},
+               {"type", made.type},
+               {"path", fs::relative(made.path, folder.path).string()},
+               {"bytes", made.bytes},
+               {"bits_per_weight", made.bits_per_weight}};
+    } else {
+      const GgufType& type = gguf_type(file.type);
+      GgufOptions options{.threads = static_cast<int>(recipe.threads)};
+      if (!file.imatrix.empty()) {
+        auto [matrix, fresh] = matrices.try_emplace(file.imatrix);
+        if (fresh) matrix->second = imatrix_of(recipe, prepared, model, file);
+        options.imatrix = &matrix->second;
+      }
+      const ExportedFile made = export_gguf(out / fmt::format("{}-{}.gguf", recipe.name, type.name), *prepared.checkpoint,
+                                            model, type, provenance, options);
+      entry = {{"format", made.format},
+               {"type", made.type},
+               {"path", fs::relative(made.path, folder.path).string()},
+               {"bytes", made.bytes},
+               {"bits_per_weight", made.bits_per_weight},
+               {"imatrix", file.imatrix.empty() ? "none" : file.imatrix}};
+    }
+    // An adapter file is served with its base, so only a GGUF base can be gated with it.
+    const bool adapter = file.format == "gguf_adapter" && prepared.checkpoint->is_gguf();
+    if (file.format == "gguf" || adapter) {
+      fs::path path = folder.path / entry["path"].get<std::string>();
+      progress.update(done, "gate " + entry["type"].get<std::string>());
+      const GateFile shipped{.path = adapter ? prepared.model_path : path,
+                             .adapter = adapter ? path : fs::path(),
+                             .type = adapter ? main_type(*prepared.checkpoint) : entry["type"].get<std::string>(),
+                             .threads = static_cast<int>(recipe.threads)};
+      const GateReport gated = gate(reference, shipped, rows, recipe.export_.gate.max_kl, recipe.export_.gate.min_top1);
+      entry["gate"] = gated.to_json();
+      if (!gated.passed) {
+        all_passed = false;
+        const fs::path refused = fs::path(path).replace_extension(".refused.gguf");
+        fs::rename(path, refused);
+        entry["path"] = fs::relative(refused, folder.path).string();
+        path = refused;
+        for (const std::string& reason : gated.reasons) log::error("the gate refused {}: {}", path.string(), reason);
+      } else if (!adapter) {
+        entry["speed"] = speed_json(measure_speed(path, static_cast<int>(recipe.threads)));
+      }
+      entry["sha256"] = sha256_file(path);
+    }
+    report["export"].push_back(entry);
+    progress.update(++done);
+  }
+  progress.finish();
+  return all_passed;
+}
+
+}  // namespace retort

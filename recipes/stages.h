@@ -1,0 +1,48 @@
+// What follows training: measuring, exporting and gating. Each stage adds its part to report.json's object.
+#pragma once
+
+#include <chrono>
+#include <ctime>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "core/progress.h"
+#include "models/causal_lm.h"
+#include "monitor/evaluator.h"
+#include "recipes/prepare.h"
+#include "recipes/recipe.h"
+#include "recipes/run_folder.h"
+
+namespace retort {
+
+/// Seconds since it was made.
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// The held-out rows that evaluators look at: as many as any of them asks for.
+std::vector<EvaluationRow> evaluation_rows(const Recipe& recipe, const Prepared& prepared);
+
+/// Evaluates a GGUF file in llama.cpp; appends to report["evaluate"] and gives greedy answers for the report's samples.
+std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
+                                  const std::filesystem::path& file, const std::string& on, Json& report,
+                                  const ProgressSink& progress);
+/// The same for the trainer's model, without samples.
+void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows, CausalLM& model,
+                    const std::string& on, Json& report, const ProgressSink& progress);
+
+/// Writes export.files into <folder>/export, reads each GGUF again, gates it and measures its speed; fills report["export"].
+/// True when every file passed. A refused file is renamed to *.refused.gguf.
+bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now, const RunFolder& folder,
+                     Json& report, const ProgressSink& progress);
+
+/// Error(usage) for every export that cannot work, before anything is trained.
+void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& model);
+
+}  // namespace retort

@@ -1,0 +1,110 @@
+#include "recipes/recipe.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "core/files.h"
+
+namespace retort {
+namespace {
+
+class RecipeFile : public testing::Test {
+ protected:
+  void SetUp() override {
+    path_ = std::filesystem::temp_directory_path() / ("retort-recipe-" + std::to_string(getpid()) + ".yaml");
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  Recipe load(const std::string& text, const std::vector<std::string>& overrides = {}) {
+    std::ofstream(path_) << text;
+    return load_recipe(path_, overrides);
+  }
+  std::string refusal(const std::string& text, const std::vector<std::string>& overrides = {}) {
+    try {
+      load(text, overrides);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit(), Exit::usage);
+      return error.what();
+    }
+    ADD_FAILURE() << "accepted: " << text;
+    return "";
+  }
+  std::filesystem::path path_;
+};
+
+const char* const minimal =
+    "name: small\n"
+    "model: {path: model.gguf}\n"
+    "data: {train: [{kind: jsonl, path: rows.jsonl}]}\n";
+
+TEST_F(RecipeFile, EveryShippedRecipeLoads) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(RETORT_SOURCE_DIR "/configs"))
+    if (entry.path().extension() == ".yaml") {
+      EXPECT_NO_THROW(load_recipe(entry.path())) << entry.path();
+      ++count;
+    }
+  EXPECT_GE(count, 1);
+}
+
+TEST_F(RecipeFile, TheReferencePageIsTheSchemas) {
+  EXPECT_EQ(read_text(RETORT_SOURCE_DIR "/docs/recipe.md"), recipe_reference())
+      << "run: retort schema --markdown > docs/recipe.md";
+}
+
+TEST_F(RecipeFile, DefaultsAreTheDesigns) {
+  const Recipe recipe = load(minimal);
+  EXPECT_EQ(recipe.adapter.r, 16);
+  EXPECT_EQ(recipe.adapter.lora_alpha, 32);
+  EXPECT_TRUE(recipe.adapter.target_modules.all_linear());
+  EXPECT_EQ(recipe.model.base, "native");
+  EXPECT_EQ(recipe.data.max_length, 512);
+}
+
+TEST_F(RecipeFile, MisspeltKeyIsNamedWithItsLineAndWhatWasMeant) {
+  const std::string message = refusal(std::string(minimal) + "adapter:\n  lora_alhpa: 32\n");
+  EXPECT_NE(message.find(".yaml:5"), std::string::npos) << message;
+  EXPECT_NE(message.find("lora_alpha"), std::string::npos) << message;
+}
+
+TEST_F(RecipeFile, PeersNamesAreAnsweredWithOurs) {
+  EXPECT_NE(refusal(std::string(minimal) + "train: {per_device_train_batch_size: 4}\n").find("micro_batch_size"),
+            std::string::npos);
+  EXPECT_NE(refusal(std::string(minimal) + "lora_r: 8\n").find("adapter.r"), std::string::npos);
+}
+
+TEST_F(RecipeFile, OverridesReplaceAndSayWhereTheyComeFrom) {
+  EXPECT_EQ(load(minimal, {"adapter.r=8"}).adapter.r, 8);
+  EXPECT_DOUBLE_EQ(load(minimal, {"train.learning_rate=1e-4"}).train.learning_rate, 1e-4);
+  EXPECT_NE(refusal(minimal, {"adapter.r=many"}).find("command line"), std::string::npos);
+}
+
+TEST_F(RecipeFile, WhatCannotBeIsRefusedBeforeAnythingRuns) {
+  const std::string no_validation = refusal(std::string(minimal) + "export: {files: [{format: gguf, type: Q8_0}]}\n");
+  EXPECT_NE(no_validation.find("data.validation"), std::string::npos) << no_validation;
+  refusal(std::string(minimal) + "export: {files: [{format: gguf}]}\n");
+  refusal(std::string(minimal) + "export: {files: [{format: peft, type: Q8_0}]}\n");
+  refusal("name: ../x\nmodel: {path: m}\ndata: {train: [{kind: jsonl, path: a}]}\n");
+  refusal(std::string(minimal) + "adapter: {r: 0}\n");
+  refusal(std::string(minimal) + "train: {warmup_ratio: 2}\n");
+}
+
+TEST_F(RecipeFile, TheHashFollowsTheContent) {
+  EXPECT_EQ(load(minimal).hash, load(minimal).hash);
+  EXPECT_NE(load(minimal).hash, load(minimal, {"seed=7"}).hash);
+}
+
+TEST_F(RecipeFile, SourcesAreNamesOrUrisOrPaths) {
+  const Recipe recipe = load(std::string(minimal) +
+                             "sources:\n  a: {uri: \"deb:x!y\", sha256: "
+                             "0000000000000000000000000000000000000000000000000000000000000000}\n  b: rows.csv\n");
+  EXPECT_EQ(source_of(recipe, "a").uri, "deb:x!y");
+  EXPECT_EQ(source_of(recipe, "a").sha256.size(), 64U);
+  EXPECT_EQ(source_of(recipe, "b").uri, "rows.csv");
+  EXPECT_EQ(source_of(recipe, "other.gguf").uri, "other.gguf");
+}
+
+}  // namespace
+}  // namespace retort
