@@ -1,0 +1,202 @@
+// Evaluators against transformers (golden/make_evaluate.py), in llama.cpp and in the trainer's model, and by hand.
+#include <ATen/ATen.h>
+#include <ggml.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/json.h"
+#include "models/causal_lm.h"
+#include "models/gguf.h"
+#include "models/served.h"
+#include "monitor/evaluator.h"
+#include "tests/core/support.h"
+#include "tests/data/smollm2.h"
+
+namespace retort {
+namespace {
+
+const Json& golden() {
+  static const Json json = read_json(std::filesystem::path(RETORT_GOLDEN) / "evaluate.json");
+  return json;
+}
+
+std::vector<EvaluationRow> golden_rows() {
+  std::vector<EvaluationRow> rows;
+  const auto choices = golden()["choices"].get<std::vector<std::string>>();
+  for (const Json& json : golden()["rows"]) {
+    EvaluationRow row;
+    row.place = row.key = fmt::format("row {}", rows.size());
+    row.prompt = json["prompt"].get<std::vector<int32_t>>();
+    row.answers = json["answers"].get<std::vector<std::vector<int32_t>>>();
+    row.choices = choices;
+    row.expected = json["expected"].get<std::string>();
+    const auto answer = std::find(choices.begin(), choices.end(), row.expected) - choices.begin();
+    row.example.ids = row.prompt;
+    row.example.trained.assign(row.prompt.size(), 0);
+    for (int32_t id : row.answers[static_cast<size_t>(answer)]) {
+      row.example.ids.push_back(id);
+      row.example.trained.push_back(1);
+    }
+    row.trained_bytes = static_cast<int64_t>(row.expected.size());
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+/// The real model dequantized to F32: what make_evaluate.py loads.
+const std::filesystem::path& f32_model() {
+  static TemporaryFolder folder;
+  static const std::filesystem::path path = [] {
+    const auto real = GgufFile::open(smollm2_path());
+    GgufWriter writer;
+    writer.copy_metadata(*real);
+    for (const QuantizedTensor& tensor : real->tensors()) writer.add(tensor.name(), GGML_TYPE_F32, tensor.shape());
+    writer.begin(folder.path() / "f32.gguf");
+    for (const QuantizedTensor& tensor : real->tensors()) {
+      const at::Tensor dense = tensor.dequantize(at::kFloat);
+      writer.write(tensor.name(), {static_cast<const uint8_t*>(dense.const_data_ptr()), dense.nbytes()});
+    }
+    writer.commit();
+    return folder.path() / "f32.gguf";
+  }();
+  return path;
+}
+
+std::vector<EvaluatorOptions> all_kinds() {
+  std::vector<EvaluatorOptions> options(3);
+  options[0].kind = "choice_accuracy";
+  options[1].kind = "perplexity";
+  options[2].kind = "exact_match";
+  options[2].max_tokens = 8;
+  return options;
+}
+
+void expect_golden(const Predictor& predictor, bool every_choice) {
+  const std::vector<EvaluationRow> rows = golden_rows();
+  std::vector<Question> questions;
+  for (const EvaluationRow& row : rows) questions.push_back({&row, {true, true, true}, 8});
+  size_t next = 0;
+  predictor(questions, [&](size_t i, const Reply& reply) {
+    ASSERT_EQ(i, next++);
+    const auto expected = golden()["rows"][i]["log_probabilities"].get<std::vector<double>>();
+    ASSERT_EQ(reply.choices.size(), expected.size());
+    const auto best = std::max_element(expected.begin(), expected.end()) - expected.begin();
+    for (size_t c = 0; c < expected.size(); ++c) {
+      if (every_choice || static_cast<int64_t>(c) == best) {
+        EXPECT_NEAR(reply.choices[c], expected[c], 1e-3) << "row " << i << " choice " << c;
+      } else {
+        // An upper bound that is below the best is enough.
+        EXPECT_GE(reply.choices[c], expected[c] - 1e-3);
+        EXPECT_LT(reply.choices[c], expected[static_cast<size_t>(best)] + 1e-3);
+      }
+    }
+  });
+  EXPECT_EQ(next, rows.size());
+  const std::vector<Evaluation> results = evaluate(all_kinds(), rows, predictor, "base");
+  EXPECT_EQ(results[0].value, golden()["accuracy"].get<double>());
+  EXPECT_NEAR(results[1].value / golden()["perplexity"].get<double>(), 1, 1e-3);
+  EXPECT_GT(results[1].standard_error, 0);
+  EXPECT_EQ(results[1].n, 20);
+  int matches = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const std::vector<int32_t> answer(rows[i].example.ids.begin() + static_cast<int64_t>(rows[i].prompt.size()),
+                                      rows[i].example.ids.end());
+    matches += golden()["rows"][i]["greedy"].get<std::vector<int32_t>>() == answer;
+  }
+  EXPECT_EQ(results[2].value, matches / 20.0);
+}
+
+TEST(Evaluate, ServedModelAgreesWithTransformers) {
+  const auto tokenizer = Tokenizer::open(smollm2_path());
+  const auto model = ServedModel::open(f32_model(), {.exact = true});
+  expect_golden(predictor_of(*model, *tokenizer), true);
+}
+
+TEST(Evaluate, TrainersModelAgreesWithTransformers) {
+  const auto tokenizer = Tokenizer::open(smollm2_path());
+  const auto checkpoint = Checkpoint::open(smollm2_path());
+  const auto model = CausalLM::load(*checkpoint, {});
+  expect_golden(predictor_of(*model, *tokenizer), false);
+}
+
+/// Replies that are made up.
+Predictor made_up(const std::vector<Reply>& replies) {
+  return [replies](std::span<const Question> questions, const auto& each) {
+    for (size_t i = 0; i < questions.size(); ++i) each(i, replies[i]);
+  };
+}
+
+EvaluationRow made_up_row() {
+  EvaluationRow row;
+  row.place = "file:1";
+  row.prompt = {1};
+  row.choices = {"yes", "no"};
+  row.answers = {{2}, {3}};
+  row.expected = "yes";
+  row.trained_bytes = 4;
+  return row;
+}
+
+TEST(Evaluate, ValuesAndErrorsByHand) {
+  std::vector<Reply> replies(4);
+  for (Reply& reply : replies) reply.choices = {-1, -2};
+  replies[3].choices = {-2, -1};
+  replies[0].targets = {-1, -3};
+  replies[1].targets = {-2};
+  replies[2].targets = {-2, -2, -2};
+  replies[3].targets = {-6};
+  for (Reply& reply : replies) reply.generated = " yes\n", reply.stopped = true;
+  replies[1].stopped = false;
+  replies[2].generated = "yes, surely";
+  const std::vector<EvaluationRow> rows(4, made_up_row());
+  const auto results = evaluate(all_kinds(), rows, made_up(replies), "base");
+  EXPECT_DOUBLE_EQ(results[0].value, 0.75);
+  EXPECT_NEAR(results[0].standard_error, std::sqrt(0.75 * 0.25 / 3), 1e-12);  // sqrt(p (1 - p) / (n - 1))
+  const double mean = 18.0 / 7;
+  EXPECT_NEAR(results[1].value, std::exp(mean), 1e-9);
+  // Linearised ratio: residuals x - mean * n of each row.
+  const double residuals =
+      std::pow(4 - 2 * mean, 2) + std::pow(2 - mean, 2) + std::pow(6 - 3 * mean, 2) + std::pow(6 - mean, 2);
+  EXPECT_NEAR(results[1].standard_error, std::exp(mean) * std::sqrt(residuals * 4 / 3) / 7, 1e-9);
+  EXPECT_NEAR(results[1].details.at("bits_per_byte"), 18 / std::log(2) / 16, 1e-9);
+  EXPECT_DOUBLE_EQ(results[2].value, 0.5);
+  EXPECT_EQ(results[0].to_json()["on"], "base");
+  // Paired: equal results have no error at all.
+  const Difference none = difference(results[0], results[0]);
+  EXPECT_EQ(none.value, 0);
+  EXPECT_EQ(none.standard_error, 0);
+}
+
+TEST(Evaluate, LimitsApplyToEachEvaluator) {
+  std::vector<EvaluatorOptions> options = all_kinds();
+  options[0].limit = 1;
+  options[1].limit = 2;
+  Reply reply;
+  reply.choices = {-1, -2};
+  reply.targets = {-1};
+  const auto results =
+      evaluate(options, std::vector<EvaluationRow>(3, made_up_row()), made_up({reply, reply, reply}), "x");
+  EXPECT_EQ(results[0].n, 1);
+  EXPECT_EQ(results[0].standard_error, 0);
+  EXPECT_EQ(results[1].n, 2);
+  EXPECT_EQ(results[2].n, 3);
+}
+
+TEST(Evaluate, NamesTheRowThatCannotBeEvaluated) {
+  Reply reply;
+  reply.choices = {-1, -2};
+  EvaluationRow row = made_up_row();
+  std::vector<EvaluatorOptions> options(1);
+  options[0].kind = "choice_accuracy";
+  row.choices.clear();
+  auto run = [&] { evaluate(options, std::vector<EvaluationRow>{row}, made_up({reply}), "x"); };
+  expect_error(Exit::bad_input, {"file:1", "at least two choices"}, run);
+  row = made_up_row();
+  row.expected = "perhaps";
+  expect_error(Exit::bad_input, {"file:1", "perhaps", "none of the row's 2 choices"}, run);
+  expect_error(Exit::bad_input, {"no rows"}, [&] { evaluate(options, {}, made_up({}), "x"); });
+}
+
+}  // namespace
+}  // namespace retort
