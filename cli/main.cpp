@@ -1,6 +1,8 @@
 // The program: finds the subcommand, prints errors, turns them into exit codes.
+#include <spdlog/sinks/stdout_sinks.h>
+#include <unistd.h>
+
 #include <cstdio>
-#include <map>
 
 #include "cli/command.h"
 #include "core/error.h"
@@ -16,10 +18,20 @@ static const Command* const all_commands[] = {
 #include "command_kinds.inc"
 #undef KIND
 };
+// Results go to stdout, everything else to stderr. On a terminal a log line first clears the progress bar.
+static void set_up_log() {
+  auto logger = std::make_shared<spdlog::logger>("retort", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  logger->sinks().front()->set_level(spdlog::level::info);
+  logger->set_level(spdlog::level::debug);
+  logger->sinks().front()->set_pattern(isatty(STDERR_FILENO) ? "\r\x1b[K%H:%M:%S %v" : "%H:%M:%S %l %v");
+  spdlog::set_default_logger(logger);
+  spdlog::flush_on(spdlog::level::info);
+}
 }  // namespace retort
 
 int main(int argc, char** argv) {
   using namespace retort;
+  set_up_log();
   CLI::App app("Turn a large model's knowledge and your data into a small model that runs anywhere.", "retort");
   app.require_subcommand(1);
   app.footer("Documentation: docs/. Every subcommand's --help has an example.");

@@ -109,7 +109,7 @@ const Schema<ExportOptions>& schema_of(ExportOptions*) {
   static const auto schema = Schema<O>("export", "What is written after training, and what it must keep.")
                                  .field("files", &O::files, "the files, in order")
                                  .field("gate", &O::gate, "limits")
-                                 .field("imatrix_rows", &O::imatrix_rows, "training rows for imatrix: train", {.minimum = 1});
+                                 .field("imatrix_windows", &O::imatrix_windows, "windows of training data for imatrix: train", {.minimum = 1});
   return schema;
 }
 

@@ -56,7 +56,7 @@ struct GateOptions {
 struct ExportOptions {
   std::vector<ExportFile> files;
   GateOptions gate;
-  int64_t imatrix_rows = 256;
+  int64_t imatrix_windows = 64;
 };
 
 struct Recipe {

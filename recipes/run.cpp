@@ -88,24 +88,6 @@ Json curve_of(const fs::path& folder) {
   return curve;
 }
 
-/// Targets grouped by the module's last name: thirty layers' q_proj are one line of the report.
-Json targets_of(CausalLM& model) {
-  Json targets = Json::array();
-  std::map<std::string, size_t> index;
-  for (const Linear* linear : model.linears()) {
-    if (!linear->adapter) continue;
-    const std::string name = linear->name.substr(linear->name.rfind('.') + 1);
-    auto [at, fresh] = index.try_emplace(name, targets.size());
-    if (fresh) targets.push_back({{"name", name}, {"count", 0}, {"shape", {linear->out, linear->in}}, {"parameters", 0}});
-    int64_t parameters = 0;
-    for (const Parameter& p : linear->adapter->parameters()) parameters += p.tensor.numel();
-    Json& target = targets[at->second];
-    target["count"] = target["count"].get<int64_t>() + 1;
-    target["parameters"] = target["parameters"].get<int64_t>() + parameters;
-  }
-  return targets;
-}
-
 Json train_json(const Recipe& recipe, const TrainResult& result, const AttachReport& attached, CausalLM& model,
                 const fs::path& folder) {
   Json train = {{"steps", result.steps},

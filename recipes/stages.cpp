@@ -12,7 +12,6 @@
 #include "export/types.h"
 #include "models/gguf.h"
 #include "models/served.h"
-#include "monitor/speed.h"
 #include "recipes/version.h"
 
 namespace retort {
@@ -77,6 +76,23 @@ static std::string main_type(const Checkpoint& base) {
   return std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
 }
 
+Json targets_of(CausalLM& model) {
+  Json targets = Json::array();
+  std::map<std::string, size_t> index;
+  for (const Linear* linear : model.linears()) {
+    if (!linear->adapter) continue;
+    const std::string name = linear->name.substr(linear->name.rfind('.') + 1);
+    auto [at, fresh] = index.try_emplace(name, targets.size());
+    if (fresh) targets.push_back({{"name", name}, {"count", 0}, {"shape", {linear->out, linear->in}}, {"parameters", 0}});
+    int64_t parameters = 0;
+    for (const Parameter& p : linear->adapter->parameters()) parameters += p.tensor.numel();
+    Json& target = targets[at->second];
+    target["count"] = target["count"].get<int64_t>() + 1;
+    target["parameters"] = target["parameters"].get<int64_t>() + parameters;
+  }
+  return targets;
+}
+
 void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
   for (const ExportFile& file : recipe.export_.files) {
     if (file.format == "gguf") check_imatrix_given(gguf_type(file.type), !file.imatrix.empty());
@@ -90,7 +106,7 @@ void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& mod
 
 static Imatrix imatrix_of(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ExportFile& file) {
   if (file.imatrix != "train") return read_imatrix(file.imatrix);
-  const int64_t windows = std::min(recipe.export_.imatrix_rows, prepared.train->windows());
+  const int64_t windows = std::min(recipe.export_.imatrix_windows, prepared.train->windows());
   int64_t next = 0;
   return collect_imatrix(
       model,

@@ -42,6 +42,9 @@ void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::v
 bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now, const RunFolder& folder,
                      Json& report, const ProgressSink& progress);
 
+/// What is trained, grouped by the module's last name: [{"name", "count", "shape", "parameters"}].
+Json targets_of(CausalLM& model);
+
 /// Error(usage) for every export that cannot work, before anything is trained.
 void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& model);
 
