@@ -18,14 +18,8 @@ static std::filesystem::path fetch(const Recipe& recipe, const std::string& path
 
 static std::vector<DatasetOptions> with_local_paths(const Recipe& recipe, std::vector<DatasetOptions> files,
                                                     const ProgressSink& progress) {
-  for (DatasetOptions& file : files) {
-    file.path = fetch(recipe, file.path, progress);
-    const auto kind = dataset_kinds().find(file.kind);
-    if (kind == dataset_kinds().end()) continue;  // open_chats refuses it with the list of kinds
-    for (const DatasetKindOption& option : kind->second->options)
-      if (auto given = file.options.find(option.name); option.is_path && given != file.options.end())
-        given->second = fetch(recipe, given->second, progress);
-  }
+  for (DatasetOptions& file : files)
+    resolve_paths(file, [&](const std::string& path) { return fetch(recipe, path, progress); });
   return files;
 }
 

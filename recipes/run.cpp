@@ -110,6 +110,33 @@ Json train_json(const Recipe& recipe, const TrainResult& result, const AttachRep
   return train;
 }
 
+/// The recipe's data sets under its own names, not those of the cache.
+Json files_of(const Recipe& recipe, const Prepared& prepared) {
+  Json files = Json::array();
+  const auto add = [&](const std::vector<DatasetOptions>& named, const std::vector<DatasetOptions>& local) {
+    for (size_t i = 0; i < named.size(); ++i)
+      files.push_back({{"name", source_of(recipe, named[i].path).uri},
+                       {"split", named[i].split},
+                       {"sha256", dataset_hash(local[i])}});
+  };
+  add(recipe.data.train, prepared.train_files);
+  add(recipe.data.validation, prepared.validation_files);
+  return files;
+}
+
+/// What always giving the most frequent answer would score, beside each accuracy.
+void add_majority(const std::vector<EvaluationRow>& rows, Json& report) {
+  for (Json& entry : report["evaluate"]) {
+    if (entry["kind"] != "choice_accuracy" && entry["kind"] != "exact_match") continue;
+    std::map<std::string, int64_t> counts;
+    const auto n = std::min<size_t>(rows.size(), entry["n"].get<size_t>());
+    for (size_t i = 0; i < n; ++i) ++counts[rows[i].expected];
+    int64_t most = 0;
+    for (const auto& [answer, count] : counts) most = std::max(most, count);
+    entry["majority"] = static_cast<double>(most) / static_cast<double>(std::max<size_t>(n, 1));
+  }
+}
+
 Json samples_json(const std::vector<Sample>& base, const std::vector<Sample>& tuned) {
   Json samples = Json::array();
   for (size_t i = 0; i < std::max(base.size(), tuned.size()); ++i) {
@@ -141,7 +168,7 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   report["created"] = fmt::format("{:%Y-%m-%d %H:%M:%S} UTC", fmt::gmtime(started));
   report["retort"] = version();
   report["seconds"] = Json::object();
-  report["data"] = {{"ledger", prepared.train->ledger().to_json()}};
+  report["data"] = {{"ledger", prepared.train->ledger().to_json()}, {"files", files_of(recipe, prepared)}};
   report["evaluate"] = Json::array();
   report["export"] = Json::array();
 
@@ -192,10 +219,12 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
         tuned_samples = evaluate_file(recipe, prepared, rows, folder.path / file["path"].get<std::string>(),
                                       "shipped:" + file["type"].get<std::string>(), report, progress);
   });
+  add_majority(rows, report);
   report["seconds"]["evaluate"] = evaluate_seconds;
   report["seconds"]["total"] = total.seconds();
   report["samples"] = samples_json(base_samples, tuned_samples);
-  report["model"] = {{"path", source_of(recipe, recipe.model.path).uri},
+  report["model"] = {{"path", prepared.model_path.string()},
+                     {"source", source_of(recipe, recipe.model.path).uri},
                      {"base", recipe.model.base},
                      {"family", prepared.checkpoint->config().family},
                      {"sha256", prepared.checkpoint->hash()}};
