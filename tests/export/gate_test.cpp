@@ -82,8 +82,12 @@ struct Fixture {
     writer.begin(path);
     at::manual_seed(3);
     for (const TensorSpec& spec : specs) {
+      // Large enough that attention looks at places, small enough that layers do not amplify rounding as no trained
+      // model does.
+      const bool sharp = spec.name.find("q_proj") != std::string::npos ||
+                         spec.name.find("k_proj") != std::string::npos || spec.name.find("embed") != std::string::npos;
       const bool norm = spec.shape.size() == 1;
-      const at::Tensor weight = norm ? at::rand(spec.shape) + 0.5 : at::randn(spec.shape) * 0.3;
+      const at::Tensor weight = norm ? at::rand(spec.shape) + 0.5 : at::randn(spec.shape) * (sharp ? 0.25 : 0.1);
       writer.write(spec.gguf, {static_cast<const uint8_t*>(weight.const_data_ptr()), weight.nbytes()});
     }
     writer.commit();
@@ -169,12 +173,16 @@ void expect_predictions_refuse(const std::filesystem::path& path, const std::str
 
 TEST(Gate, PassesWhatWasExported) {
   for (const char* type : {"F32", "F16", "BF16", "Q8_0"}) {
-    const GateReport report = fixture().run(fixture().exported(type), type);
+    // Random logits nearly tie among 49,152 tokens, so only F32 is judged by the limits for real models.
+    const bool exact = std::string(type) == "F32";
+    const GateFile file{.path = fixture().exported(type), .adapter = {}, .type = type};
+    const GateReport report = exact ? gate(fixture().reference(), file, fixture().rows)
+                                    : gate(fixture().reference(), file, fixture().rows, 0.05, 0.75);
     EXPECT_TRUE(report.passed) << type << "\n" << reasons(report);
     EXPECT_EQ(report.rows, 5);
     EXPECT_GT(report.positions, 100);
     EXPECT_GT(report.texts, 20);
-    if (std::string(type) == "F32") {
+    if (exact) {
       EXPECT_LT(report.kl_mean, 1e-7);
       EXPECT_EQ(report.worst.relative_error, 0);
     }
