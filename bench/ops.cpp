@@ -94,7 +94,14 @@ void bench_attention_forward(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(attention(q, k, v, offsets, shape));
   count_flops(state, 2.0 * tokens * static_cast<double>(state.range(0)) * dim);
 }
-BENCHMARK(bench_attention_forward)->Name("attention_forward")->Arg(16)->Arg(64)->Arg(128)->Arg(256)->Arg(1024)->UseRealTime();
+BENCHMARK(bench_attention_forward)
+    ->Name("attention_forward")
+    ->Arg(16)
+    ->Arg(64)
+    ->Arg(128)
+    ->Arg(256)
+    ->Arg(1024)
+    ->UseRealTime();
 
 void bench_attention_backward(benchmark::State& state) {
   const auto offsets = documents_of(state.range(0));
@@ -103,7 +110,14 @@ void bench_attention_backward(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(attention_backward(q, q, k, v, forward, offsets, shape));
   count_flops(state, 5.0 * tokens * static_cast<double>(state.range(0)) * dim);
 }
-BENCHMARK(bench_attention_backward)->Name("attention_backward")->Arg(16)->Arg(64)->Arg(128)->Arg(256)->Arg(1024)->UseRealTime();
+BENCHMARK(bench_attention_backward)
+    ->Name("attention_backward")
+    ->Arg(16)
+    ->Arg(64)
+    ->Arg(128)
+    ->Arg(256)
+    ->Arg(1024)
+    ->UseRealTime();
 
 /// Loss and gradient by the hidden states, in chunks of the argument's tokens.
 void bench_cross_entropy(benchmark::State& state) {

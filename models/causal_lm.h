@@ -42,8 +42,8 @@ class CausalLM {
   virtual at::Tensor hidden(const Batch& batch, const ForwardOptions& options = {}) = 0;
   /// Logits f32 [n, V] of rows of hidden().
   virtual at::Tensor logits(const at::Tensor& hidden) = 0;
-  /// Sum over labels >= 0 of -log p(label), in nats, f32 scalar (f64 for an f64 model); differentiable by hidden. Computed in
-  /// chunks of tokens: tokens x vocabulary never exists, and a frozen head gets no gradient.
+  /// Sum over labels >= 0 of -log p(label), in nats, f32 scalar (f64 for an f64 model); differentiable by hidden.
+  /// Computed in chunks of tokens: tokens x vocabulary never exists, and a frozen head gets no gradient.
   virtual at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& labels) = 0;
   /// Called with (linear's name, input [T, in]) in each forward, for importance matrices; empty function: off.
   virtual void observe(std::function<void(const std::string&, const at::Tensor&)> observer) = 0;
