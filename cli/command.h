@@ -7,7 +7,8 @@
 
 namespace retort {
 
-/// `setup` adds options to its CLI11 app and returns what runs when the subcommand was chosen; the int is the exit code.
+/// `setup` adds options to its CLI11 app and returns what runs when the subcommand was chosen; the int is the exit
+/// code.
 struct Command {
   const char* name;
   const char* summary;   ///< one line

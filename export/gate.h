@@ -36,10 +36,10 @@ struct GateReference {
 
 /// What ships: a merged GGUF, or a base GGUF served with a GGUF adapter.
 struct GateFile {
-  std::filesystem::path path;     ///< holds the vocabulary and the template; the base when there is an adapter
+  std::filesystem::path path;          ///< holds the vocabulary and the template; the base when there is an adapter
   std::filesystem::path adapter = {};  ///< empty: `path` is merged, and its weights are compared too
-  std::string type;               ///< "Q4_K_M": decides the limits
-  int threads = 0;                ///< 0: the cores that this process may use
+  std::string type;                    ///< "Q4_K_M": decides the limits
+  int threads = 0;                     ///< 0: the cores that this process may use
 };
 
 /// The mean KL divergence decides the others; docs/gate.md has the table and what it rests on.

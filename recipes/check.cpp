@@ -53,16 +53,19 @@ std::string describe_check(const Json& check) {
                       number(check["data"]["windows"]));
   for (const auto& [reason, rows] : ledger["dropped"].items())
     text += fmt::format("dropped      {} rows: {}\n", number(rows), reason);
-  text += fmt::format("plan         {} steps, {} tokens, {} trained; largest micro-batch {} tokens\n", number(plan["steps"]),
-                      number(plan["tokens"]), number(plan["trained_tokens"]), number(plan["largest_micro_batch"]));
+  text += fmt::format("plan         {} steps, {} tokens, {} trained; largest micro-batch {} tokens\n",
+                      number(plan["steps"]), number(plan["tokens"]), number(plan["trained_tokens"]),
+                      number(plan["largest_micro_batch"]));
   text += fmt::format("memory       {} at the peak; {} are free here\n",
                       format_bytes(check["predicted_memory_bytes"].get<uint64_t>()),
                       format_bytes(check["available_memory_bytes"].get<uint64_t>()));
   if (plan["seconds"].get<double>() > 0)
-    text += fmt::format("time         about {:.0f} min of training at {:.0f} tokens/s\n", plan["seconds"].get<double>() / 60,
-                        plan["tokens_per_second"].get<double>());
+    text += fmt::format("time         about {:.0f} min of training at {:.0f} tokens/s\n",
+                        plan["seconds"].get<double>() / 60, plan["tokens_per_second"].get<double>());
   if (check["predicted_memory_bytes"].get<uint64_t>() > check["available_memory_bytes"].get<uint64_t>())
-    text += "warning      this is more memory than is free: smaller train.micro_batch_size, train.gradient_checkpointing: true\n";
+    text +=
+        "warning      this is more memory than is free: smaller train.micro_batch_size, train.gradient_checkpointing: "
+        "true\n";
   return text;
 }
 

@@ -10,7 +10,8 @@
 namespace retort {
 
 /// Fetches, opens, encodes and attaches exactly as a run does, then stops. Errors as the run would throw them.
-/// {"model", "targets": [{"name", "count", "rank"}], "parameters": {"trainable", "frozen"}, "data": {"ledger", …}, "plan": …}
+/// {"model", "targets": [{"name", "count", "rank"}], "parameters": {"trainable", "frozen"}, "data": {"ledger", …},
+/// "plan": …}
 Json check_recipe(const Recipe& recipe, const ProgressSink& progress);
 
 /// The same for a reader at a terminal.

@@ -63,7 +63,8 @@ LoadOptions load_options(const Recipe& recipe) {
   const bool bf16 = recipe.model.dtype == "bf16" || (recipe.model.dtype == "auto" && options.device.is_cuda());
   if (bf16 && options.device.is_cpu() && !cpu().avx512_bf16 && !cpu().amx_bf16)
     fail(Exit::usage,
-         "model.dtype: bf16 on a processor without bf16 instructions ({}) is several times slower than f32. Use dtype: f32",
+         "model.dtype: bf16 on a processor without bf16 instructions ({}) is several times slower than f32. Use dtype: "
+         "f32",
          cpu().model);
   options.dtype = bf16 ? at::kBFloat16 : at::kFloat;
   options.base = recipe.model.base == "native" ? BaseForm::native : BaseForm::dense;
@@ -89,7 +90,8 @@ Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& prog
     return build_dataset(chats_of(files), *prepared.tokenizer, *prepared.chat_template, options, hash);
   };
   prepared.train = build(prepared.train_files, prepared.train_hash);
-  if (!prepared.validation_files.empty()) prepared.validation = build(prepared.validation_files, prepared.validation_hash);
+  if (!prepared.validation_files.empty())
+    prepared.validation = build(prepared.validation_files, prepared.validation_hash);
   return prepared;
 }
 

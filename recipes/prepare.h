@@ -8,8 +8,8 @@
 
 #include "core/progress.h"
 #include "data/chat_template.h"
-#include "data/dataset_cache.h"
 #include "data/dataset.h"
+#include "data/dataset_cache.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "models/causal_lm.h"
@@ -28,8 +28,8 @@ struct Prepared {
   std::unique_ptr<PackedDataset> train, validation;  ///< validation: null when the recipe has none
 };
 
-/// Fetches and opens everything. `now` is the date that a chat template may print; a resumed run gives the first start's.
-/// Errors as the parts throw them; each names file, key or row.
+/// Fetches and opens everything. `now` is the date that a chat template may print; a resumed run gives the first
+/// start's. Errors as the parts throw them; each names file, key or row.
 Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& progress);
 
 /// All rows of several data sets, one after the other.

@@ -42,7 +42,8 @@ const Schema<ModelOptions>& schema_of(ModelOptions*) {
   static const auto schema =
       Schema<O>("model", "The base: what the adapter is trained on.")
           .field("path", &O::path, "a source's name, a URI, a GGUF file or a Hugging Face folder", {.required = true})
-          .field("base", &O::base, "native: keep the file's own blocks in memory and dequantize a weight when it is used",
+          .field("base", &O::base,
+                 "native: keep the file's own blocks in memory and dequantize a weight when it is used",
                  {.one_of = {"native", "f32", "bf16"}})
           .field("dtype", &O::dtype, "type of the computation; auto: f32 on a processor, bf16 on a GPU",
                  {.one_of = {"auto", "f32", "bf16"}})
@@ -57,16 +58,20 @@ const Schema<DataOptions>& schema_of(DataOptions*) {
   using O = DataOptions;
   static const auto schema =
       Schema<O>("data", "What is trained on, and what is held out.")
-          .field("max_length", &O::max_length, "tokens in a window, and the longest row", {.minimum = 8, .maximum = 1 << 20})
+          .field("max_length", &O::max_length, "tokens in a window, and the longest row",
+                 {.minimum = 8, .maximum = 1 << 20})
           .field("packing", &O::packing, "several whole rows in a window; they never attend to each other")
-          .field("train_on", &O::train_on, "which turns are trained", {.one_of = {"assistant", "last_assistant", "all"}})
+          .field("train_on", &O::train_on, "which turns are trained",
+                 {.one_of = {"assistant", "last_assistant", "all"}})
           .field("truncation", &O::truncation,
-                 "what happens to a row above max_length: cut its end (an error when no trained token is left), its beginning, "
+                 "what happens to a row above max_length: cut its end (an error when no trained token is left), its "
+                 "beginning, "
                  "drop the row, or stop",
                  {.one_of = {"right", "left", "drop", "error"}})
           .field("chat_template", &O::chat_template, "a file with a Jinja chat template, instead of the model's own")
           .field("train", &O::train, "data sets to train on", {.required = true})
-          .field("validation", &O::validation, "held-out data sets: for the validation loss, the gate and the evaluators")
+          .field("validation", &O::validation,
+                 "held-out data sets: for the validation loss, the gate and the evaluators")
           .renamed("sequence_len", "max_length")
           .renamed("max_seq_length", "max_length")
           .renamed("cutoff_len", "max_length")
@@ -84,10 +89,12 @@ const Schema<ExportFile>& schema_of(ExportFile*) {
       Schema<O>("file", "One file to export.")
           .field("format", &O::format, "peft: adapter folder; gguf_adapter: for llama.cpp's --lora; gguf: merged model",
                  {.one_of = {"peft", "gguf_adapter", "gguf"}, .required = true})
-          .field("type", &O::type, "of a gguf: F32, BF16, F16, or a llama.cpp quantization such as Q8_0, Q4_K_M, IQ4_XS")
+          .field("type", &O::type,
+                 "of a gguf: F32, BF16, F16, or a llama.cpp quantization such as Q8_0, Q4_K_M, IQ4_XS")
           .field("imatrix", &O::imatrix, "importance matrix of a gguf: train (collected on training rows), or a file")
           .rule([](const O& file, const Yaml& node) {
-            if (file.format == "gguf" && file.type.empty()) node.refuse("format: gguf needs a type, for instance Q4_K_M");
+            if (file.format == "gguf" && file.type.empty())
+              node.refuse("format: gguf needs a type, for instance Q4_K_M");
             if (file.format != "gguf" && (!file.type.empty() || !file.imatrix.empty()))
               node.refuse("type and imatrix belong to format: gguf");
           });
@@ -99,17 +106,19 @@ const Schema<GateOptions>& schema_of(GateOptions*) {
   static const auto schema =
       Schema<O>("gate", "Limits that every exported file must keep, compared with the trainer on held-out rows.")
           .field("max_kl", &O::max_kl, "mean KL divergence in nats a token", {.minimum = 0})
-          .field("min_top1", &O::min_top1, "share of tokens with the same most probable successor", {.minimum = 0, .maximum = 1})
+          .field("min_top1", &O::min_top1, "share of tokens with the same most probable successor",
+                 {.minimum = 0, .maximum = 1})
           .field("rows", &O::rows, "held-out rows to compare on", {.minimum = 1});
   return schema;
 }
 
 const Schema<ExportOptions>& schema_of(ExportOptions*) {
   using O = ExportOptions;
-  static const auto schema = Schema<O>("export", "What is written after training, and what it must keep.")
-                                 .field("files", &O::files, "the files, in order")
-                                 .field("gate", &O::gate, "limits")
-                                 .field("imatrix_windows", &O::imatrix_windows, "windows of training data for imatrix: train", {.minimum = 1});
+  static const auto schema =
+      Schema<O>("export", "What is written after training, and what it must keep.")
+          .field("files", &O::files, "the files, in order")
+          .field("gate", &O::gate, "limits")
+          .field("imatrix_windows", &O::imatrix_windows, "windows of training data for imatrix: train", {.minimum = 1});
   return schema;
 }
 
@@ -175,7 +184,8 @@ Source source_of(const Recipe& recipe, const std::string& path) {
 
 std::string recipe_reference() {
   return "# The recipe\n\nGenerated from the schema by `retort schema --markdown`; do not edit.\n\n"
-         "`key=value` after the recipe on the command line overrides a key: `train.learning_rate=1e-4`. `${a.b}` takes the value "
+         "`key=value` after the recipe on the command line overrides a key: `train.learning_rate=1e-4`. `${a.b}` takes "
+         "the value "
          "of another key, `${env:NAME}` an environment variable.\n\n" +
          schema_of(static_cast<Recipe*>(nullptr)).markdown();
 }

@@ -48,8 +48,8 @@ struct ExportFile {
 };
 
 struct GateOptions {
-  std::optional<double> max_kl;     ///< nats; nothing: by the file's type
-  std::optional<double> min_top1;   ///< 0 to 1; nothing: by the file's type
+  std::optional<double> max_kl;    ///< nats; nothing: by the file's type
+  std::optional<double> min_top1;  ///< 0 to 1; nothing: by the file's type
   int64_t rows = 64;
 };
 

@@ -46,7 +46,8 @@ void stop_if_asked(const char* next) {
 /// When the run first started: a chat template may print the date, and a resumed run must print the same one.
 std::time_t started_at(const RunFolder& folder) {
   const fs::path manifest = folder.path / "manifest.json";
-  return fs::exists(manifest) ? json_get<int64_t>(read_json(manifest), "started", manifest.string()) : std::time(nullptr);
+  return fs::exists(manifest) ? json_get<int64_t>(read_json(manifest), "started", manifest.string())
+                              : std::time(nullptr);
 }
 
 Json manifest_of(const Recipe& recipe, const Prepared& prepared, std::time_t started) {
@@ -62,8 +63,10 @@ Json manifest_of(const Recipe& recipe, const Prepared& prepared, std::time_t sta
           {"base", {{"uri", source_of(recipe, recipe.model.path).uri}, {"sha256", prepared.checkpoint->hash()}}},
           {"tokenizer", prepared.tokenizer->hash()},
           {"chat_template", prepared.chat_template->hash()},
-          {"data", {{"files", files}, {"train", prepared.train->key()},
-                    {"validation", prepared.validation ? Json(prepared.validation->key()) : Json()}}}};
+          {"data",
+           {{"files", files},
+            {"train", prepared.train->key()},
+            {"validation", prepared.validation ? Json(prepared.validation->key()) : Json()}}}};
 }
 
 /// What a checkpoint must find unchanged, beside what the trainer itself adds.

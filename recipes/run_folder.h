@@ -17,8 +17,8 @@ struct RunFolder {
   std::unique_ptr<FileLock> lock;
 };
 
-/// A new folder with recipe.yaml in it; or, with `resume`, the newest folder of the same recipe that has no report yet (a new one
-/// when there is none). Error(retry) when another process works in it, Error(io) when it cannot be made.
+/// A new folder with recipe.yaml in it; or, with `resume`, the newest folder of the same recipe that has no report yet
+/// (a new one when there is none). Error(retry) when another process works in it, Error(io) when it cannot be made.
 RunFolder open_run_folder(const Recipe& recipe, bool resume);
 
 /// Makes runs/<name>/latest point to this folder, atomically.

@@ -56,15 +56,16 @@ static void run_evaluators(const Recipe& recipe, const std::vector<EvaluationRow
   progress.finish();
 }
 
-std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
-                                  const fs::path& file, const std::string& on, Json& report, const ProgressSink& progress) {
+std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared,
+                                  const std::vector<EvaluationRow>& rows, const fs::path& file, const std::string& on,
+                                  Json& report, const ProgressSink& progress) {
   const auto served = ServedModel::open(file, {.threads = static_cast<int>(recipe.threads)});
   run_evaluators(recipe, rows, predictor_of(*served, *prepared.tokenizer), on, report, progress);
   return samples(*served, *prepared.tokenizer, rows, sample_count);
 }
 
-void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows, CausalLM& model,
-                    const std::string& on, Json& report, const ProgressSink& progress) {
+void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
+                    CausalLM& model, const std::string& on, Json& report, const ProgressSink& progress) {
   run_evaluators(recipe, rows, predictor_of(model, *prepared.tokenizer), on, report, progress);
 }
 
@@ -73,7 +74,8 @@ static std::string main_type(const Checkpoint& base) {
   std::map<std::string, int64_t> bytes;
   for (const QuantizedTensor& tensor : base.gguf()->tensors())
     bytes[tensor.type_name()] += static_cast<int64_t>(tensor.bytes().size());
-  return std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
+  return std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->first;
 }
 
 Json targets_of(CausalLM& model) {
@@ -83,7 +85,8 @@ Json targets_of(CausalLM& model) {
     if (!linear->adapter) continue;
     const std::string name = linear->name.substr(linear->name.rfind('.') + 1);
     auto [at, fresh] = index.try_emplace(name, targets.size());
-    if (fresh) targets.push_back({{"name", name}, {"count", 0}, {"shape", {linear->out, linear->in}}, {"parameters", 0}});
+    if (fresh)
+      targets.push_back({{"name", name}, {"count", 0}, {"shape", {linear->out, linear->in}}, {"parameters", 0}});
     int64_t parameters = 0;
     for (const Parameter& p : linear->adapter->parameters()) parameters += p.tensor.numel();
     Json& target = targets[at->second];
@@ -97,9 +100,11 @@ void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& mod
   for (const ExportFile& file : recipe.export_.files) {
     if (file.format == "gguf") check_imatrix_given(gguf_type(file.type), !file.imatrix.empty());
     if (file.format == "gguf_adapter")
-      check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter.kind, plan_adapters(model, recipe.adapter).targets);
+      check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter.kind,
+                         plan_adapters(model, recipe.adapter).targets);
     if (!file.imatrix.empty() && file.imatrix != "train" && !fs::exists(file.imatrix))
-      fail(Exit::usage, "export.files: imatrix: {} is no file; allowed: train, or a file that llama-imatrix or Retort wrote",
+      fail(Exit::usage,
+           "export.files: imatrix: {} is no file; allowed: train, or a file that llama-imatrix or Retort wrote",
            file.imatrix);
   }
 }
@@ -127,18 +132,19 @@ static Json speed_json(const Speed& speed) {
           {"memory_bytes", speed.memory_bytes}};
 }
 
-bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now, const RunFolder& folder,
-                     Json& report, const ProgressSink& sink) {
+bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now,
+                     const RunFolder& folder, Json& report, const ProgressSink& sink) {
   const fs::path out = folder.path / "export";
   fs::create_directories(out);
-  const Provenance provenance{.name = recipe.name,
-                              .license = recipe.license,
-                              .base = source_of(recipe, recipe.model.path).uri,
-                              .base_hash = prepared.checkpoint->hash(),
-                              .data = recipe.name,
-                              .data_hash = prepared.train->key(),
-                              .chat_template = recipe.data.chat_template.empty() ? "" : prepared.chat_template->source(),
-                              .version = version()};
+  const Provenance provenance{
+      .name = recipe.name,
+      .license = recipe.license,
+      .base = source_of(recipe, recipe.model.path).uri,
+      .base_hash = prepared.checkpoint->hash(),
+      .data = recipe.name,
+      .data_hash = prepared.train->key(),
+      .chat_template = recipe.data.chat_template.empty() ? "" : prepared.chat_template->source(),
+      .version = version()};
   std::map<std::string, Imatrix> matrices;  // one collection serves every file
   const std::vector<GateRow> rows = gate_rows(recipe, prepared);
   const GateReference reference{*prepared.checkpoint, model, *prepared.tokenizer, *prepared.chat_template, now};
@@ -167,8 +173,8 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
         if (fresh) matrix->second = imatrix_of(recipe, prepared, model, file);
         options.imatrix = &matrix->second;
       }
-      const ExportedFile made = export_gguf(out / fmt::format("{}-{}.gguf", recipe.name, type.name), *prepared.checkpoint,
-                                            model, type, provenance, options);
+      const ExportedFile made = export_gguf(out / fmt::format("{}-{}.gguf", recipe.name, type.name),
+                                            *prepared.checkpoint, model, type, provenance, options);
       entry = {{"format", made.format},
                {"type", made.type},
                {"path", fs::relative(made.path, folder.path).string()},

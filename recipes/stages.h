@@ -30,17 +30,17 @@ class Stopwatch {
 std::vector<EvaluationRow> evaluation_rows(const Recipe& recipe, const Prepared& prepared);
 
 /// Evaluates a GGUF file in llama.cpp; appends to report["evaluate"] and gives greedy answers for the report's samples.
-std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
-                                  const std::filesystem::path& file, const std::string& on, Json& report,
-                                  const ProgressSink& progress);
+std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared,
+                                  const std::vector<EvaluationRow>& rows, const std::filesystem::path& file,
+                                  const std::string& on, Json& report, const ProgressSink& progress);
 /// The same for the trainer's model, without samples.
-void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows, CausalLM& model,
-                    const std::string& on, Json& report, const ProgressSink& progress);
+void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
+                    CausalLM& model, const std::string& on, Json& report, const ProgressSink& progress);
 
-/// Writes export.files into <folder>/export, reads each GGUF again, gates it and measures its speed; fills report["export"].
-/// True when every file passed. A refused file is renamed to *.refused.gguf.
-bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now, const RunFolder& folder,
-                     Json& report, const ProgressSink& progress);
+/// Writes export.files into <folder>/export, reads each GGUF again, gates it and measures its speed; fills
+/// report["export"]. True when every file passed. A refused file is renamed to *.refused.gguf.
+bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now,
+                     const RunFolder& folder, Json& report, const ProgressSink& progress);
 
 /// What is trained, grouped by the module's last name: [{"name", "count", "shape", "parameters"}].
 Json targets_of(CausalLM& model);

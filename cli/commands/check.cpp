@@ -26,7 +26,8 @@ static std::function<int()> setup(CLI::App& app) {
   };
 }
 
-extern const Command command_check{"check", "Print what a run would do, and every error it would meet, without training.",
+extern const Command command_check{"check",
+                                   "Print what a run would do, and every error it would meet, without training.",
                                    "  retort check configs/quickstart.yaml\n"
                                    "  retort check my.yaml train.micro_batch_size=16\n",
                                    setup};

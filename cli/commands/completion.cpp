@@ -79,8 +79,8 @@ std::function<int()> setup(CLI::App& app) {
 
 }  // namespace
 
-extern const Command command_completion{"completion", "Print a completion script for bash or zsh.",
-                                        "  source <(retort completion bash)\n  retort completion zsh > ~/.zfunc/_retort\n",
-                                        setup};
+extern const Command command_completion{
+    "completion", "Print a completion script for bash or zsh.",
+    "  source <(retort completion bash)\n  retort completion zsh > ~/.zfunc/_retort\n", setup};
 
 }  // namespace retort

@@ -31,9 +31,10 @@ void print_evaluations(const Json& report) {
 void print_outcome(const RunOutcome& outcome) {
   const Json& report = outcome.report;
   const Json& train = report["train"];
-  fmt::print("\ntrained {} steps on {} tokens in {:.0f} s ({:.0f} tokens/s), loss {:.3f} → {:.3f}\n", train["steps"].get<int64_t>(),
-             train["tokens"].get<int64_t>(), report["seconds"]["train"].get<double>(),
-             train["tokens_per_second"].get<double>(), train["loss_first"].get<double>(), train["loss_last"].get<double>());
+  fmt::print("\ntrained {} steps on {} tokens in {:.0f} s ({:.0f} tokens/s), loss {:.3f} → {:.3f}\n",
+             train["steps"].get<int64_t>(), train["tokens"].get<int64_t>(), report["seconds"]["train"].get<double>(),
+             train["tokens_per_second"].get<double>(), train["loss_first"].get<double>(),
+             train["loss_last"].get<double>());
   print_evaluations(report);
   for (const Json& file : report["export"]) {
     fmt::print("\n{}  {:.1f} MB", file["path"].get<std::string>(), file["bytes"].get<double>() / 1e6);
@@ -53,14 +54,14 @@ std::function<int()> setup(CLI::App& app) {
   };
   auto options = std::make_shared<Options>();
   app.add_option("recipe", options->recipe, "the recipe, a YAML file (docs/recipe.md)")->required();
-  app.add_option("overrides", options->overrides, "key=value pairs that replace the recipe's, for instance train.max_steps=4");
+  app.add_option("overrides", options->overrides,
+                 "key=value pairs that replace the recipe's, for instance train.max_steps=4");
   app.add_flag("--resume", options->resume, "go on with the newest unfinished run of this recipe");
   app.add_flag("--quiet", options->quiet, "no progress bars");
   return [options] {
     const Recipe recipe = load_recipe(options->recipe, options->overrides);
     catch_stop_signals();
-    const RunOutcome outcome =
-        run_recipe(recipe, options->resume, options->quiet ? ProgressSink() : stream_progress());
+    const RunOutcome outcome = run_recipe(recipe, options->resume, options->quiet ? ProgressSink() : stream_progress());
     print_outcome(outcome);
     return static_cast<int>(outcome.refused ? Exit::gate_refused : Exit::done);
   };

@@ -1,6 +1,6 @@
 // retort version: what this build is made of.
-#include <ATen/Version.h>
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <fmt/core.h>
 #include <llama.h>
 #include <torch/version.h>
