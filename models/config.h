@@ -19,7 +19,7 @@ struct ModelConfig {
   std::string architecture;  ///< GGUF's general.architecture
   int64_t vocab = 0, dim = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, ffn = 0, context = 0;
   double norm_eps = 1e-5, rope_theta = 1e4;  ///< as f32 has them
-  double rope_linear_factor = 1;  ///< > 1: positions are divided by it
+  double rope_linear_factor = 1;             ///< > 1: positions are divided by it
   /// Only from config.json; a GGUF file holds what follows from it, the divisors below.
   std::optional<Llama3RopeScaling> llama3;
   /// Divisors of the rotary frequencies, [head_dim / 2], as llama.cpp applies them; empty: none. Also set with llama3.
