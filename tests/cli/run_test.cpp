@@ -1,0 +1,129 @@
+// The whole main path on the real model, as a shell sees it: a run, its report, its refusals, its plan.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <set>
+
+#include "core/files.h"
+#include "core/json.h"
+#include "core/process.h"
+#include "tests/core/support.h"
+
+namespace retort {
+namespace {
+
+namespace fs = std::filesystem;
+
+ProcessResult retort(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), RETORT_PROGRAM);
+  return run_program(arguments);
+}
+
+// The quickstart's recipe with few rows and two steps.
+struct SmallRun : testing::Test {
+  TemporaryFolder folder;
+  std::vector<std::string> overrides = {
+      "output_dir=" + (folder / "runs").string(),
+      "train.max_steps=2",
+      "data.max_length=160",
+      "data.truncation=drop",
+      "data.train[0].limit=24",
+      "data.validation[0].limit=6",
+      "export.gate.rows=4",
+      "export.files=[{format: peft}, {format: gguf_adapter}, {format: gguf, type: Q8_0}]",
+      "evaluate=[{kind: perplexity}]"};
+  std::vector<std::string> command(const std::string& name, const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> arguments = {name, RETORT_SOURCE_DIR "/configs/quickstart.yaml"};
+    arguments.insert(arguments.end(), overrides.begin(), overrides.end());
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+  fs::path latest() const { return folder / "runs/foldoc-categories/latest"; }
+};
+
+TEST_F(SmallRun, LeavesEverythingThatTheDesignNames) {
+  const ProcessResult result = retort(command("run"));
+  ASSERT_EQ(result.status, 0) << result.errors;
+  for (const char* file : {"recipe.yaml", "manifest.json", "log.txt", "metrics.jsonl", "report.html", "report.json",
+                           "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+                           "export/foldoc-categories-Q8_0.gguf", "export/foldoc-categories-adapter.gguf"})
+    EXPECT_TRUE(fs::exists(latest() / file)) << file;
+  EXPECT_TRUE(fs::is_symlink(latest()));
+
+  const Json report = read_json(latest() / "report.json");
+  EXPECT_EQ(report["schema"], 1);
+  for (const char* key : {"total", "train", "export", "evaluate"}) EXPECT_TRUE(report["seconds"].contains(key)) << key;
+  for (const char* key : {"rows", "tokens", "trained_tokens", "truncated", "dropped"})
+    EXPECT_TRUE(report["data"]["ledger"].contains(key)) << key;
+  for (const char* key : {"steps", "tokens", "trained_tokens", "tokens_per_second", "peak_memory_bytes", "loss_first",
+                          "loss_last", "parameters"})
+    EXPECT_TRUE(report["train"].contains(key)) << key;
+  EXPECT_EQ(report["train"]["steps"], 2);
+  EXPECT_EQ(report["train"]["parameters"]["trainable"], 4884480);
+  ASSERT_EQ(report["export"].size(), 3U);
+  const Json& gguf = report["export"][2];
+  EXPECT_EQ(gguf["type"], "Q8_0");
+  for (const char* key : {"passed", "kl_mean", "kl_p99", "top1", "delta_perplexity", "rows"})
+    EXPECT_TRUE(gguf["gate"].contains(key)) << key;
+  for (const char* key : {"prompt_tokens_per_second", "generation_tokens_per_second", "first_token_seconds"})
+    EXPECT_GT(gguf["speed"][key].get<double>(), 0) << key;
+  std::set<std::string> on;
+  for (const Json& entry : report["evaluate"]) on.insert(entry["on"].get<std::string>());
+  EXPECT_EQ(on, (std::set<std::string>{"base", "trained", "shipped:Q8_0"}));
+  EXPECT_NE(result.output.find("report.html"), std::string::npos) << result.output;
+}
+
+TEST_F(SmallRun, AboveItsLimitsAFileIsRefusedWith22) {
+  const ProcessResult result =
+      retort(command("run", {"export.gate.max_kl=1e-9", "export.files=[{format: gguf, type: Q4_0}]"}));
+  EXPECT_EQ(result.status, 22) << result.errors;
+  EXPECT_TRUE(fs::exists(latest() / "export/foldoc-categories-Q4_0.refused.gguf"));
+  EXPECT_FALSE(fs::exists(latest() / "export/foldoc-categories-Q4_0.gguf"));
+  EXPECT_FALSE(read_json(latest() / "report.json")["export"][0]["gate"]["passed"].get<bool>());
+}
+
+TEST_F(SmallRun, CheckPrintsThePlanAndTrainsNothing) {
+  const ProcessResult result = retort(command("check", {"--json"}));
+  ASSERT_EQ(result.status, 0) << result.errors;
+  const Json check = parse_json(result.output, "check");
+  EXPECT_EQ(check["plan"]["steps"], 2);
+  EXPECT_EQ(check["parameters"]["trainable"], 4884480);
+  EXPECT_EQ(check["targets"].size(), 7U);
+  EXPECT_GT(check["predicted_memory_bytes"].get<int64_t>(), 100'000'000);
+  EXPECT_FALSE(fs::exists(folder / "runs"));
+}
+
+TEST_F(SmallRun, WhatTheRunWouldRefuseCheckRefuses) {
+  EXPECT_EQ(retort(command("check", {"export.files=[{format: gguf, type: Q9_Z}]"})).status, 64);
+  EXPECT_EQ(retort(command("check", {"export.files=[{format: gguf, type: IQ1_S}]"})).status, 64);
+  EXPECT_EQ(retort(command("check", {"adapter.target_modules=[no_such_proj]"})).status, 64);
+  EXPECT_EQ(retort(command("check", {"model.path=" + (folder / "none.gguf").string()})).status, 69);
+}
+
+TEST(Commands, EveryHelpHasAnExample) {
+  const ProcessResult help = retort({"--help"});
+  ASSERT_EQ(help.status, 0);
+  for (const char* name : {"run", "check", "pull", "cache", "export", "eval", "logits", "generate", "inspect", "schema",
+                           "version", "completion"}) {
+    EXPECT_NE(help.output.find(name), std::string::npos) << name;
+    const ProcessResult one = retort({name, "--help"});
+    EXPECT_EQ(one.status, 0) << name;
+    EXPECT_NE(one.output.find(std::string("  retort ") + name), std::string::npos) << one.output;
+  }
+}
+
+TEST(Commands, CompletionKnowsEveryCommandAndItsOptions) {
+  const ProcessResult bash = retort({"completion", "bash"});
+  EXPECT_NE(bash.output.find("--resume"), std::string::npos);
+  EXPECT_NE(retort({"completion", "zsh"}).output.find("#compdef retort"), std::string::npos);
+  EXPECT_EQ(retort({"completion", "fish"}).status, 64);
+}
+
+TEST(Commands, UsageErrorsExit64) {
+  EXPECT_EQ(retort({}).status, 64);
+  EXPECT_EQ(retort({"rnu"}).status, 64);
+  EXPECT_EQ(retort({"run", "no-such-recipe.yaml"}).status, 64);
+}
+
+}  // namespace
+}  // namespace retort
