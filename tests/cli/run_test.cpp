@@ -27,8 +27,8 @@ struct SmallRun : testing::Test {
       "train.max_steps=2",
       "data.max_length=160",
       "data.truncation=drop",
-      "data.train[0].limit=24",
-      "data.validation[0].limit=6",
+      "data.train.0.limit=24",
+      "data.validation.0.limit=6",
       "export.gate.rows=4",
       "export.files=[{format: peft}, {format: gguf_adapter}, {format: gguf, type: Q8_0}]",
       "evaluate=[{kind: perplexity}]"};
@@ -119,10 +119,10 @@ TEST(Commands, CompletionKnowsEveryCommandAndItsOptions) {
   EXPECT_EQ(retort({"completion", "fish"}).status, 64);
 }
 
-TEST(Commands, UsageErrorsExit64) {
+TEST(Commands, UsageErrorsExit64AndMissingFiles74) {
   EXPECT_EQ(retort({}).status, 64);
   EXPECT_EQ(retort({"rnu"}).status, 64);
-  EXPECT_EQ(retort({"run", "no-such-recipe.yaml"}).status, 64);
+  EXPECT_EQ(retort({"run", "no-such-recipe.yaml"}).status, 74);
 }
 
 }  // namespace
