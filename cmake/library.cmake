@@ -13,6 +13,13 @@ macro(retort_packages)
   pkg_check_modules(re2 REQUIRED IMPORTED_TARGET re2)
   pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
   pkg_check_modules(hdf5 REQUIRED IMPORTED_TARGET hdf5)
+  # glibc's malloc gives large buffers back and leaves holes between the others: docs/performance.md has the figures.
+  # No symbol refers to the library, so a linker that defaults to --as-needed would drop it.
+  add_library(retort_malloc INTERFACE)
+  if(NOT SANITIZE)
+    find_library(tcmalloc tcmalloc_minimal REQUIRED)
+    target_link_libraries(retort_malloc INTERFACE -Wl,--push-state,--no-as-needed,${tcmalloc},--pop-state)
+  endif()
   # LibTorch ships the headers of a newer fmt than the one that spdlog was built with; ours must be found first.
   find_path(fmt_include fmt/format.h NO_CMAKE_FIND_ROOT_PATH PATHS /usr/include REQUIRED)
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/system)
