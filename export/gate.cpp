@@ -20,8 +20,13 @@ Json GateReport::to_json() const {
             {"texts", texts},
             {"limits", {{"max_kl", limits.max_kl}, {"max_kl_p99", limits.max_kl_p99}, {"min_top1", limits.min_top1}}},
             {"reasons", reasons}};
-  if (!worst.tensor.empty()) {
-    json["weights"] = {{"worst", worst.tensor}, {"type", worst.type}, {"relative_error", worst.relative_error}};
+  for (const auto& [name, w] : weights) {
+    json["weights"][name] = {
+        {"tensor", w.tensor},
+        {"relative_error", w.relative_error},
+        {"worst_block", w.worst_block},
+        {"unexplained", w.unexplained},
+        {"limits", {{"relative_error", w.bounds.relative_error}, {"worst_block", w.bounds.worst_block}}}};
   }
   return json;
 }
@@ -42,7 +47,7 @@ GateReport gate(const GateReference& reference, const GateFile& file, std::span<
     }
   };
   run([&] { compare_text(reference, file.path, rows, report); });
-  if (file.adapter.empty()) run([&] { compare_weights(reference, file.path, report); });
+  if (file.adapter.empty()) run([&] { compare_weights(reference, file, report); });
   run([&] { compare_predictions(reference, file, rows, max_kl, min_top1, max_tokens, report); });
   report.passed = report.reasons.empty();
   return report;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <ctime>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,6 +14,7 @@
 #include "data/chat_template.h"
 #include "data/example.h"
 #include "data/tokenizer.h"
+#include "export/imatrix.h"
 #include "models/causal_lm.h"
 #include "models/checkpoint.h"
 #include "models/served.h"
@@ -40,6 +42,7 @@ struct GateFile {
   std::filesystem::path adapter = {};  ///< empty: `path` is merged, and its weights are compared too
   std::string type;                    ///< "Q4_K_M": decides the limits
   int threads = 0;                     ///< 0: the cores that this process may use
+  const Imatrix* imatrix = nullptr;    ///< that it was made with
 };
 
 /// The mean KL divergence decides the others; docs/gate.md has the table and what it rests on.
@@ -55,12 +58,20 @@ struct GateLimits {
 GateLimits gate_limits(const std::string& type, std::optional<double> max_kl, std::optional<double> min_top1,
                        int64_t positions);
 
+/// How far a tensor of one type may be from the merged weight.
+struct WeightBounds {
+  double relative_error, worst_block;
+};
+
 /// A tensor of the file against the merged weight.
 struct WeightDifference {
   std::string tensor;         ///< Hugging Face's name
   std::string type;           ///< ggml's, "Q4_K"
   double relative_error = 0;  ///< root mean square of the difference over that of the weight
   double worst_block = 0;     ///< largest difference of one weight over the largest weight of its block
+  double unexplained = 0;     ///< the same, but in rows beyond the bound against what quantizing them again gives, if
+                              ///< that is nearer
+  WeightBounds bounds = {};   ///< on relative_error, and on unexplained
 };
 
 struct GateReport {
@@ -73,7 +84,8 @@ struct GateReport {
   int64_t texts = 0;  ///< texts that both vocabularies tokenized
   int64_t stops = 0,
           stops_trained = 0;  ///< rows in which the shipped / the trained model ends its turn after the answer
-  WeightDifference worst;     ///< the tensor with the largest relative error; tensor is empty for an adapter
+  std::map<std::string, WeightDifference> weights;  ///< by type the largest of each figure, and the tensor that has the
+                                                    ///< largest relative error; empty for an adapter
   /// report.json's "gate".
   Json to_json() const;
 };
@@ -90,7 +102,10 @@ GateReport gate(const GateReference& reference, const GateFile& file, std::span<
 void compare_text(const GateReference& reference, const std::filesystem::path& path, std::span<const GateRow> rows,
                   GateReport& report);
 /// Every tensor of the merged file, dequantized, against the weight that merging gives.
-void compare_weights(const GateReference& reference, const std::filesystem::path& path, GateReport& report);
+void compare_weights(const GateReference& reference, const GateFile& file, GateReport& report);
+/// One of them. `merged` is [out, in], or a vector; `columns` are the importance matrix's weights, empty without one.
+WeightDifference compare_weight(const QuantizedTensor& stored, const at::Tensor& merged,
+                                std::span<const float> columns);
 /// KL, top-1, perplexity and the end of the turn.
 void compare_predictions(const GateReference& reference, const GateFile& file, std::span<const GateRow> rows,
                          std::optional<double> max_kl, std::optional<double> min_top1, int64_t max_tokens,

@@ -5,36 +5,17 @@
 #include <ggml.h>
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "adapters/attach.h"
 #include "core/files.h"
 #include "data/encode.h"
 #include "export/gguf.h"
 #include "models/family.h"
-#include "models/gguf.h"
 #include "tests/core/support.h"
 #include "tests/data/smollm2.h"
+#include "tests/export/gate_faults.h"
 
 namespace retort {
 namespace {
-
-Chat chat_of(const std::string& question, const std::string& answer) {
-  Chat chat;
-  chat.place = chat.key = question;
-  chat.messages = {{"user", question}, {"assistant", answer}};
-  return chat;
-}
-
-std::vector<Chat> questions() {
-  return {
-      chat_of("To which field does \"RFC 1392\" (published 1993-01-15, 53 pages) belong?", "networking"),
-      chat_of("What is an \"abstract syntax tree\"? It is a data structure for something that has been parsed.",
-              "compiler"),
-      chat_of("Term: 4GL. A fourth generation language, 1981; see 3GL, 5GL.", "language"),
-      chat_of("Name the category of:\n  FOLDOC's entry \"modem\" -- modulator/demodulator, 2400 bit/s.", "hardware"),
-      chat_of("Which category? \"Zipf's law\": the frequency of a word's rank n is 1/n^a, a >= 1.", "mathematics")};
-}
 
 /// A random model of two layers with SmolLM2's real vocabulary and template, an adapter on every linear, and its
 /// exports.
@@ -111,57 +92,14 @@ Fixture& fixture() {
   return one;
 }
 
-using Bytes = std::vector<uint8_t>;
-
-/// A copy of `from` in which keys and tensors were changed on purpose.
-std::filesystem::path faulty(const std::filesystem::path& from, const std::string& name,
-                             const std::function<void(GgufWriter&)>& keys,
-                             const std::function<void(const std::string&, Bytes&)>& tensors = {}) {
-  const auto file = GgufFile::open(from);
+std::filesystem::path faulty(const std::filesystem::path& from, const std::string& name, const ChangeKeys& keys,
+                             const ChangeTensor& tensors = {}) {
   const auto path = fixture().folder.path() / (name + ".gguf");
-  GgufWriter writer;
-  writer.copy_metadata(*file);
-  if (keys) keys(writer);
-  for (const QuantizedTensor& tensor : file->tensors()) writer.add(tensor.name(), tensor.type(), tensor.shape());
-  writer.begin(path);
-  for (const QuantizedTensor& tensor : file->tensors()) {
-    Bytes bytes(tensor.bytes().begin(), tensor.bytes().end());
-    if (tensors) tensors(tensor.name(), bytes);
-    writer.write(tensor.name(), bytes);
-  }
-  writer.commit();
+  write_changed(from, path, keys, tensors);
   return path;
 }
 
-/// Rows of q and k in Hugging Face's order: what an exporter writes that forgets to permute them.
-void unpermute(const std::string& name, Bytes& bytes) {
-  const ModelConfig& config = fixture().base->config();
-  for (const TensorSpec& spec : family_of(config).tensors(config)) {
-    if (spec.gguf != name || spec.permuted_heads == 0) continue;
-    const Bytes before = bytes;
-    const auto order = rows_to_hf(spec);
-    const size_t row = bytes.size() / order.size();
-    for (size_t i = 0; i < order.size(); ++i) {
-      std::memcpy(&bytes[i * row], &before[static_cast<size_t>(order[i]) * row], row);
-    }
-  }
-}
-
-void change_floats(Bytes& bytes, const std::function<float(float)>& change) {
-  for (size_t i = 0; i + 4 <= bytes.size(); i += 4) {
-    float value;
-    std::memcpy(&value, &bytes[i], 4);
-    value = change(value);
-    std::memcpy(&bytes[i], &value, 4);
-  }
-}
-
-std::string reasons(const GateReport& report) { return fmt::format("{}", fmt::join(report.reasons, "\n")); }
-
-void expect_refused(const GateReport& report, const std::string& why) {
-  EXPECT_FALSE(report.passed);
-  EXPECT_NE(reasons(report).find(why), std::string::npos) << "reasons:\n" << reasons(report);
-}
+void unpermute(const std::string& name, Bytes& bytes) { unpermute(fixture().base->config(), name, bytes); }
 
 /// The predictions alone must show it too: a fault in the weights' names would hide it from the weights' comparison.
 void expect_predictions_refuse(const std::filesystem::path& path, const std::string& type) {
@@ -184,7 +122,7 @@ TEST(Gate, PassesWhatWasExported) {
     EXPECT_GT(report.texts, 20);
     if (exact) {
       EXPECT_LT(report.kl_mean, 1e-7);
-      EXPECT_EQ(report.worst.relative_error, 0);
+      EXPECT_EQ(report.weights.at("F32").relative_error, 0);
     }
   }
 }
@@ -296,7 +234,7 @@ TEST(Gate, JudgesTheRealModel) {
   // The file itself: its weights are bit for bit what is trained against; llama.cpp rounds activations to 8 bits.
   const GateReport own = gate(reference, {.path = base->path(), .adapter = {}, .type = "Q4_1"}, rows);
   EXPECT_TRUE(own.passed) << reasons(own);
-  EXPECT_EQ(own.worst.relative_error, 0);
+  EXPECT_EQ(own.weights.at("Q4_1").relative_error, 0);
   TemporaryFolder folder;
   export_gguf(folder.path() / "f32.gguf", *base, *model, gguf_type("F32"), {});
   const GateReport f32 = gate(reference, {.path = folder.path() / "f32.gguf", .adapter = {}, .type = "F32"}, rows);
