@@ -154,6 +154,7 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
   uint64_t done = 0;
   for (const ExportFile& file : recipe.export_.files) {
     Json entry;
+    const Imatrix* imatrix = nullptr;
     if (file.format == "peft") {
       // The run's own adapter folder is the PEFT export.
       const fs::path weights = folder.path / "adapter/adapter_model.safetensors";
@@ -171,7 +172,7 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
       if (!file.imatrix.empty()) {
         auto [matrix, fresh] = matrices.try_emplace(file.imatrix);
         if (fresh) matrix->second = imatrix_of(recipe, prepared, model, file);
-        options.imatrix = &matrix->second;
+        options.imatrix = imatrix = &matrix->second;
       }
       const ExportedFile made = export_gguf(out / fmt::format("{}-{}.gguf", recipe.name, type.name),
                                             *prepared.checkpoint, model, type, provenance, options);
@@ -190,7 +191,8 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
       const GateFile shipped{.path = adapter ? prepared.model_path : path,
                              .adapter = adapter ? path : fs::path(),
                              .type = adapter ? main_type(*prepared.checkpoint) : entry["type"].get<std::string>(),
-                             .threads = static_cast<int>(recipe.threads)};
+                             .threads = static_cast<int>(recipe.threads),
+                             .imatrix = imatrix};
       const GateReport gated = gate(reference, shipped, rows, recipe.export_.gate.max_kl, recipe.export_.gate.min_top1);
       entry["gate"] = gated.to_json();
       if (!gated.passed) {
