@@ -1,6 +1,6 @@
-"""Trains with PEFT on the rows that Retort packed, with the same order, steps and learning rate; saves a PEFT folder.
+"""Trains with PEFT on the rows that Retort packed, with as many steps and the same learning rate; saves a PEFT folder.
 
-    peft_train.py DATASET.h5 HF_FOLDER OUT_FOLDER [--lr 5e-4] [--rows-per-step 8] [--steps N] [--threads 2]
+    peft_train.py DATASET.h5 HF_FOLDER OUT_FOLDER --steps N [--lr 5e-4] [--threads 2]
 
 DATASET.h5 is a file that `retort run` left in its cache (datasets/<key>.h5: ids, trained, document_tokens). Rows are taken in a
 seeded random order, padded to the longest of their batch, as transformers does. Prints one JSON line.
@@ -22,8 +22,7 @@ p.add_argument("dataset")
 p.add_argument("model")
 p.add_argument("out")
 p.add_argument("--lr", type=float, default=5e-4)
-p.add_argument("--rows-per-step", type=int, default=8)
-p.add_argument("--steps", type=int, help="the schedule's length; default: one epoch")
+p.add_argument("--steps", type=int, required=True, help="steps of the one epoch; the rows are divided evenly")
 p.add_argument("--warmup", type=float, default=0.05)
 p.add_argument("--r", type=int, default=16)
 p.add_argument("--seed", type=int, default=42)
@@ -43,12 +42,11 @@ model = peft.get_peft_model(model, peft.LoraConfig(
 model.train()
 weights = [w for w in model.parameters() if w.requires_grad]
 optimizer = torch.optim.AdamW(weights, lr=a.lr, weight_decay=0.0)
-steps = a.steps or math.ceil(len(rows) / a.rows_per_step)
-schedule = transformers.get_cosine_schedule_with_warmup(optimizer, math.ceil(a.warmup * steps), steps)
+schedule = transformers.get_cosine_schedule_with_warmup(optimizer, math.ceil(a.warmup * a.steps), a.steps)
 order = numpy.random.default_rng(a.seed).permutation(len(rows))
 start, losses, tokens = time.perf_counter(), [], 0
-for step in range(steps):
-    chosen = [rows[order[i % len(rows)]] for i in range(step * a.rows_per_step, min((step + 1) * a.rows_per_step, len(rows)))]
+for step in range(a.steps):
+    chosen = [rows[i] for i in order[step * len(rows) // a.steps:(step + 1) * len(rows) // a.steps]]
     width = max(len(i) for i, _ in chosen)
     batch = torch.zeros(len(chosen), width, dtype=torch.long)
     labels = torch.full_like(batch, -100)
@@ -67,5 +65,5 @@ for step in range(steps):
     tokens += int(mask.sum())
 model.save_pretrained(a.out)
 seconds = time.perf_counter() - start
-print(json.dumps({"steps": steps, "rows": len(rows), "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds,
+print(json.dumps({"steps": a.steps, "rows": len(rows), "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds,
                   "loss_first": losses[0], "loss_last_10": sum(losses[-10:]) / len(losses[-10:])}))

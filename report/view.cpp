@@ -236,7 +236,7 @@ Around common_lines(const std::vector<std::string>& prompts) {
     after = std::min(after, same);
   }
   size_t line_end = first.substr(0, before).rfind('\n');
-  size_t line_start = first.find('\n', first.size() - after);
+  size_t line_start = first.find_first_of("\n<", first.size() - after);  // or a special token such as <|im_end|>
   Around around;
   if (line_end != std::string::npos) around.before = first.substr(0, line_end + 1);
   if (line_start != std::string::npos && line_start > line_end + 1) around.after = first.substr(line_start);

@@ -31,7 +31,7 @@ void print_evaluations(const Json& report) {
 void print_outcome(const RunOutcome& outcome) {
   const Json& report = outcome.report;
   const Json& train = report["train"];
-  fmt::print("\ntrained {} steps on {} tokens in {:.0f} s ({:.0f} tokens/s), loss {:.3f} → {:.3f}\n",
+  fmt::print("\ntrained {} steps on {} tokens in {:.0f} s with validation ({:.0f} tokens/s without), loss {:.3f} → {:.3f}\n",
              train["steps"].get<int64_t>(), train["tokens"].get<int64_t>(), report["seconds"]["train"].get<double>(),
              train["tokens_per_second"].get<double>(), train["loss_first"].get<double>(),
              train["loss_last"].get<double>());
