@@ -7,11 +7,6 @@
 namespace retort {
 namespace {
 
-std::string text_at(const Json& object, const std::string& pointer) {
-  const Json& value = value_at(object, pointer);
-  return value.is_string() ? value.get<std::string>() : "";
-}
-
 // One word of a POSIX shell.
 std::string shell_word(const std::string& text) {
   auto plain = [](char c) {

@@ -18,6 +18,17 @@ const Json& value_at(const Json& object, const std::string& pointer) {
   return object.contains(path) ? object[path] : null;
 }
 
+std::string text_at(const Json& object, const std::string& pointer) {
+  const Json& value = value_at(object, pointer);
+  return value.is_null() ? "" : show_any(value);
+}
+
+const Json& list_at(const Json& object, const std::string& pointer) {
+  static const Json empty = Json::array();
+  const Json& value = value_at(object, pointer);
+  return value.is_array() ? value : empty;
+}
+
 std::string show_count(const Json& value) {
   if (!is_finite_number(value)) return kMissing;
   std::string digits = fmt::format("{:.0f}", std::fabs(value.get<double>()));

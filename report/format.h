@@ -9,6 +9,10 @@ namespace retort {
 
 /// The value at a JSON pointer such as "/train/steps", or null.
 const Json& value_at(const Json& object, const std::string& pointer);
+/// The same as text; empty where there is none.
+std::string text_at(const Json& object, const std::string& pointer);
+/// The array there, or an empty one.
+const Json& list_at(const Json& object, const std::string& pointer);
 
 std::string show_count(const Json& value);                   ///< 12,014
 std::string show_number(const Json& value, int digits = 3);  ///< significant digits: 0.00123
