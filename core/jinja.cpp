@@ -1,6 +1,8 @@
 #include "core/jinja.h"
 
 #include <algorithm>
+#include <cmath>
+#include <ctime>
 
 #include "jinja/caps.h"
 #include "jinja/lexer.h"
@@ -61,6 +63,100 @@ int nesting(const std::vector<token>& tokens) {
     deepest = std::max(deepest, brackets + in_blocks + chain);
   }
   return deepest;
+}
+
+// The engine itself runs a template for as long as it takes. Every loop and every macro therefore begins with a call
+// that with_guards() puts there; it stops what takes too long or recurses too deep. Processor time, not the clock: a
+// busy machine must not refuse a good template. Five seconds are ten thousand times what chat templates take.
+constexpr double kMaxSeconds = 5;
+constexpr int64_t kMaxRange = 100'000;  // range() makes its whole list before the loop begins
+constexpr ptrdiff_t kMaxStack = 2 << 20;
+constexpr const char* kGuard = "retort_guard";
+
+double thread_seconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// What one call of the engine may take, whatever it renders on this thread while the object lives.
+class Budget {
+ public:
+  Budget() : outer_(current) { current = this; }
+  ~Budget() { current = outer_; }
+  Budget(const Budget&) = delete;
+  Budget& operator=(const Budget&) = delete;
+
+  // Throws when it is spent, also for callers that swallowed the first throw.
+  static void check() {
+    if (!current) return;
+    if (thread_seconds() > current->deadline_)
+      throw std::runtime_error(
+          fmt::format("the template ran for {} s of processor time: a loop without end?", kMaxSeconds));
+    if (std::abs(current->stack_ - static_cast<char*>(__builtin_frame_address(0))) > kMaxStack)
+      throw std::runtime_error("macros call each other too deep: a recursion without end?");
+  }
+
+ private:
+  static thread_local Budget* current;
+  Budget* outer_;
+  double deadline_ = thread_seconds() + kMaxSeconds;
+  char* stack_ = static_cast<char*>(__builtin_frame_address(0));
+};
+thread_local Budget* Budget::current = nullptr;
+
+// The tokens with a call of the guard at the beginning of each loop's and macro's body.
+jinja::lexer_result with_guards(jinja::lexer_result lexed) {
+  std::vector<token> guarded;
+  bool opens_body = false;
+  for (const token& t : lexed.tokens) {
+    if (!guarded.empty() && guarded.back().t == token::open_statement)
+      opens_body = t.t == token::identifier && (t.value == "for" || t.value == "macro");
+    guarded.push_back(t);
+    if (t.t != token::close_statement || !opens_body) continue;
+    opens_body = false;
+    guarded.push_back({token::open_expression, "{{", t.pos});
+    guarded.push_back({token::identifier, kGuard, t.pos});
+    guarded.push_back({token::open_paren, "(", t.pos});
+    guarded.push_back({token::close_paren, ")", t.pos});
+    guarded.push_back({token::close_expression, "}}", t.pos});
+  }
+  lexed.tokens = std::move(guarded);
+  return lexed;
+}
+
+jinja::value short_range(const jinja::func_args& args) {
+  std::vector<double> bounds;
+  for (const jinja::value& bound : args.get_args())
+    if (jinja::is_val<jinja::value_int>(bound)) bounds.push_back(static_cast<double>(bound->as_int()));
+  if (bounds.size() == 1) bounds.insert(bounds.begin(), 0);
+  // The engine's own function refuses all that is not two or three integers.
+  if (bounds.size() >= 2) {
+    const double step = bounds.size() > 2 ? bounds[2] : 1;
+    if (step != 0 && (bounds[1] - bounds[0]) / step > kMaxRange)
+      throw std::runtime_error(fmt::format("range() of more than {} numbers", kMaxRange));
+  }
+  return jinja::global_builtins().at("range")(args);
+}
+
+// Stands before a program's statements and gives its variables the guard, also where the engine makes them.
+struct Prologue : jinja::statement {
+  Prologue() { pos = 0; }
+  std::string type() const override { return "Prologue"; }
+  jinja::value execute_impl(jinja::context& context) const override {
+    context.set_val(kGuard, jinja::mk_val<jinja::value_func>(kGuard, [](const jinja::func_args&) -> jinja::value {
+                      Budget::check();
+                      return jinja::mk_val<jinja::value_string>("");
+                    }));
+    context.set_val("range", jinja::mk_val<jinja::value_func>("range", short_range));
+    return jinja::mk_val<jinja::value_undefined>();
+  }
+};
+
+jinja::program parse(const jinja::lexer_result& lexed) {
+  jinja::program program = jinja::parse_from_tokens(with_guards(lexed));
+  program.body.insert(program.body.begin(), std::make_unique<Prologue>());
+  return program;
 }
 
 // Names that the engine or the language gives a meaning to.
@@ -186,7 +282,7 @@ JinjaTemplate::JinjaTemplate(const std::string& source, std::string where, Exit 
     if (int depth = nesting(tokens.tokens); depth > kMaxDepth)
       fail(exit, "{}: the template nests {} deep, at most {} is allowed", program->where, depth, kMaxDepth);
     program->variables = free_variables(tokens.tokens);
-    program->program = jinja::parse_from_tokens(tokens);
+    program->program = parse(tokens);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
@@ -196,6 +292,7 @@ JinjaTemplate::JinjaTemplate(const std::string& source, std::string where, Exit 
 }
 
 std::string JinjaTemplate::render(const Json& values, std::time_t now) const {
+  const Budget budget;
   try {
     jinja::context context(program_->source);
     context.current_time = now;
@@ -211,10 +308,12 @@ std::string JinjaTemplate::render(const Json& values, std::time_t now) const {
 const std::set<std::string>& JinjaTemplate::variables() const { return program_->variables; }
 
 JinjaTemplate::ChatAbilities JinjaTemplate::chat_abilities() const {
+  const Budget budget;
   try {
     jinja::lexer lexer;
-    jinja::program program = jinja::parse_from_tokens(lexer.tokenize(program_->source));
+    jinja::program program = parse(lexer.tokenize(program_->source));
     jinja::caps caps = jinja::caps_get(program);
+    Budget::check();  // the probes swallow errors
     return {caps.supports_system_role, caps.supports_typed_content && !caps.supports_string_content};
   } catch (const std::exception& error) {
     fail(program_->exit, "{}: {}", program_->where, one_line(error.what()));

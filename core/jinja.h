@@ -19,7 +19,8 @@ class JinjaTemplate {
   explicit JinjaTemplate(const std::string& source, std::string where, Exit exit = Exit::usage);
 
   /// `values` is an object: its keys are the template's variables. Throws Error(exit) with the engine's message; a
-  /// variable without a value renders as nothing, as in Jinja. `now` is what strftime_now prints.
+  /// variable without a value renders as nothing, as in Jinja. `now` is what strftime_now prints. A template that loops
+  /// or recurses without end is stopped after some seconds with the same Error.
   std::string render(const Json& values, std::time_t now = std::time(nullptr)) const;
   /// The variables that the template reads and does not set itself.
   const std::set<std::string>& variables() const;
