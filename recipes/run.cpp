@@ -140,16 +140,35 @@ void add_majority(const std::vector<EvaluationRow>& rows, Json& report) {
   }
 }
 
-Json samples_json(const std::vector<Sample>& base, const std::vector<Sample>& tuned) {
-  Json samples = Json::array();
-  for (size_t i = 0; i < std::max(base.size(), tuned.size()); ++i) {
-    const Sample& any = i < tuned.size() ? tuned[i] : base[i];
-    Json sample = {{"key", any.key}, {"prompt", any.prompt}, {"expected", any.expected}};
-    if (i < base.size()) sample["base"] = base[i].generated;
-    if (i < tuned.size()) sample["tuned"] = tuned[i].generated;
-    samples.push_back(sample);
+/// Puts the answers into report["samples"] under `who`, beside those that other models gave to the same rows.
+void add_samples(const std::vector<Sample>& samples, const char* who, Json& report) {
+  Json& list = report["samples"];
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const Sample& sample = samples[i];
+    if (i == list.size())
+      list.push_back({{"key", sample.key}, {"prompt", sample.prompt}, {"expected", sample.expected}});
+    list[i][who] = sample.generated;
   }
-  return samples;
+}
+
+/// {"recipe", "seconds", "evaluate", "samples"} of the base, in llama.cpp where it is a file that llama.cpp can serve.
+/// Measured once: it is kept in the run's folder, and a run that goes on reads it again.
+Json evaluate_base(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
+                   CausalLM& model, const RunFolder& folder, const ProgressSink& progress) {
+  const fs::path file = folder.path / "base.json";
+  if (fs::exists(file)) {
+    Json kept = read_json(file);
+    if (json_get<std::string>(kept, "recipe", file.string()) == recipe.hash) return kept;
+  }
+  Json base = {{"recipe", recipe.hash}, {"evaluate", Json::array()}, {"samples", Json::array()}};
+  const Stopwatch watch;
+  if (prepared.checkpoint->is_gguf())
+    add_samples(evaluate_file(recipe, prepared, rows, prepared.model_path, "base", base, progress), "base", base);
+  else
+    evaluate_model(recipe, prepared, rows, model, "base", base, progress);
+  base["seconds"] = watch.seconds();
+  write_json(file, base);
+  return base;
 }
 
 }  // namespace
@@ -163,7 +182,8 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   const Prepared prepared = prepare(recipe, started, progress);
   const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
   check_exports(recipe, prepared, *model);
-  if (!folder.resumed) write_json(folder.path / "manifest.json", manifest_of(recipe, prepared, started));
+  if (!fs::exists(folder.path / "manifest.json"))
+    write_json(folder.path / "manifest.json", manifest_of(recipe, prepared, started));
   const std::vector<EvaluationRow> rows = evaluation_rows(recipe, prepared);
 
   RunOutcome outcome{.folder = folder.path, .report = {{"schema", 1}, {"name", recipe.name}}, .refused = false};
@@ -172,24 +192,15 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   report["retort"] = version();
   report["seconds"] = Json::object();
   report["data"] = {{"ledger", prepared.train->ledger().to_json()}, {"files", files_of(recipe, prepared)}};
-  report["evaluate"] = Json::array();
   report["export"] = Json::array();
 
-  double evaluate_seconds = 0;
-  const auto timed = [&](double& seconds, const auto& work) {
-    const Stopwatch watch;
-    work();
-    seconds += watch.seconds();
-  };
-
-  // The base is measured before anything is attached, in llama.cpp where it is a file that llama.cpp can serve.
-  std::vector<Sample> base_samples, tuned_samples;
-  timed(evaluate_seconds, [&] {
-    if (prepared.checkpoint->is_gguf())
-      base_samples = evaluate_file(recipe, prepared, rows, prepared.model_path, "base", report, progress);
-    else
-      evaluate_model(recipe, prepared, rows, *model, "base", report, progress);
-  });
+  // Before anything is attached. What a resumed run finds done counts as if it had been done now.
+  const Stopwatch base_watch;
+  const Json base = evaluate_base(recipe, prepared, rows, *model, folder, progress);
+  const double base_seconds = json_get<double>(base, "seconds", "base.json");
+  double earlier_seconds = std::max(0.0, base_seconds - base_watch.seconds());
+  report["evaluate"] = base["evaluate"];
+  report["samples"] = base["samples"];
   stop_if_asked("training");
 
   const AttachReport attached = attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed));
@@ -205,7 +216,9 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   const Stopwatch train_watch;
   const TrainResult result = train(*model, trainable_parameters(*model), *prepared.train, prepared.validation.get(),
                                    cross_entropy_objective(), recipe.train, run, {.progress = progress});
-  report["seconds"]["train"] = train_watch.seconds();
+  const double earlier_steps = std::max(0.0, result.seconds - train_watch.seconds());
+  earlier_seconds += earlier_steps;
+  report["seconds"]["train"] = train_watch.seconds() + earlier_steps;
   report["train"] = train_json(recipe, result, attached, *model, folder.path);
   save_peft(folder.path / "adapter", *model, recipe.adapter, origin);
   stop_if_asked("the export");
@@ -215,17 +228,16 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   report["seconds"]["export"] = export_watch.seconds();
   stop_if_asked("the evaluation");
 
-  timed(evaluate_seconds, [&] {
-    evaluate_model(recipe, prepared, rows, *model, "trained", report, progress);
-    for (const Json& file : report["export"])
-      if (file["format"] == "gguf")
-        tuned_samples = evaluate_file(recipe, prepared, rows, folder.path / file["path"].get<std::string>(),
-                                      "shipped:" + file["type"].get<std::string>(), report, progress);
-  });
+  const Stopwatch evaluate_watch;
+  evaluate_model(recipe, prepared, rows, *model, "trained", report, progress);
+  for (const Json& file : report["export"])
+    if (file["format"] == "gguf")
+      add_samples(evaluate_file(recipe, prepared, rows, folder.path / file["path"].get<std::string>(),
+                                "shipped:" + file["type"].get<std::string>(), report, progress),
+                  "tuned", report);
   add_majority(rows, report);
-  report["seconds"]["evaluate"] = evaluate_seconds;
-  report["seconds"]["total"] = total.seconds();
-  report["samples"] = samples_json(base_samples, tuned_samples);
+  report["seconds"]["evaluate"] = base_seconds + evaluate_watch.seconds();
+  report["seconds"]["total"] = total.seconds() + earlier_seconds;
   report["model"] = {{"path", prepared.model_path.string()},
                      {"source", source_of(recipe, recipe.model.path).uri},
                      {"base", recipe.model.base},

@@ -67,6 +67,7 @@ Json TrainState::to_json() const {
               {"loss_first", loss_first},
               {"loss_last", loss_last},
               {"seconds", seconds},
+              {"peak_memory_bytes", peak_memory_bytes},
               {"pending_loss", pending_loss},
               {"pending_trained", pending_trained},
               {"pending_tokens", pending_tokens},
@@ -91,6 +92,7 @@ TrainState TrainState::from_json(const Json& object, const std::string& where) {
   read("loss_first", s.loss_first);
   read("loss_last", s.loss_last);
   read("seconds", s.seconds);
+  read("peak_memory_bytes", s.peak_memory_bytes);
   read("pending_loss", s.pending_loss);
   read("pending_trained", s.pending_trained);
   read("pending_tokens", s.pending_tokens);

@@ -33,6 +33,7 @@ struct TrainState {
   int64_t tokens = 0, trained_tokens = 0;
   double loss_first = 0, loss_last = 0;  ///< nats a trained token of the first and the latest step
   double seconds = 0;                    ///< spent in steps, without validation and saving
+  int64_t peak_memory_bytes = 0;         ///< of every process that worked on the run
   // since the last line of metrics
   double pending_loss = 0;  ///< sum of nats
   int64_t pending_trained = 0, pending_tokens = 0;

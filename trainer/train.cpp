@@ -213,6 +213,7 @@ bool Loop::validate_now() {
 void Loop::save(MetricsLog& log) {
   if (saved_step == state.step) return;
   state.lengths = log.sync();
+  state.peak_memory_bytes = std::max(state.peak_memory_bytes, memory_peak(model.device()));
   save_checkpoint(checkpoint_path(checkpoints(), state.step), optimizer, loader, state, identity, run.save_adapter);
   saved_step = state.step;
   prune_checkpoints(checkpoints(), options.save_total_limit, state.best);
@@ -325,7 +326,7 @@ TrainResult train(CausalLM& model, const std::vector<Parameter>& parameters, con
                      .trained_tokens = state.trained_tokens,
                      .seconds = state.seconds,
                      .tokens_per_second = static_cast<double>(state.tokens) / state.seconds,
-                     .peak_memory_bytes = memory_peak(model.device()),
+                     .peak_memory_bytes = std::max(state.peak_memory_bytes, memory_peak(model.device())),
                      .loss_first = state.loss_first,
                      .loss_last = state.loss_last,
                      .validation_loss = state.validation_loss,

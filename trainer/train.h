@@ -41,7 +41,8 @@ struct TrainResult {
   int64_t tokens = 0, trained_tokens = 0;
   double seconds = 0;  ///< spent in steps
   double tokens_per_second = 0;
-  int64_t peak_memory_bytes = 0;  ///< of the process since training began or, on a GPU, of the device
+  int64_t peak_memory_bytes = 0;  ///< of the process since training began or, on a GPU, of the device; also before a
+                                  ///< resume
   double loss_first = 0, loss_last = 0;
   std::optional<double> validation_loss = {};       ///< nats a trained token, at the end
   std::optional<double> best_validation_loss = {};  ///< lowest, of best_step
