@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "monitor/targets.h"
 
 namespace retort {
 
@@ -30,7 +31,7 @@ const Schema<EvaluatorOptions>& schema_of(EvaluatorOptions*) {
     return Schema<EvaluatorOptions>("evaluate",
                                     "A figure that is taken of the base, the trained and each shipped model.")
         .field("kind", &EvaluatorOptions::kind, "the evaluator", {.one_of = kinds, .required = true})
-        .field("data", &EvaluatorOptions::data, "rows to evaluate on", {.one_of = {"validation", "train"}})
+        .field("data", &EvaluatorOptions::data, "rows to evaluate on", {.one_of = {"validation"}})
         .field("limit", &EvaluatorOptions::limit, "only the first rows", limit)
         .field("max_tokens", &EvaluatorOptions::max_tokens, "longest answer that exact_match generates", tokens);
   }();
@@ -67,6 +68,29 @@ Json Evaluation::to_json() const {
             {"n", n},       {"seconds", seconds}};
   for (const auto& [name, figure] : details) json[name] = figure;
   return json;
+}
+
+void require_prompt(const Question& question) {
+  const EvaluationRow& row = *question.row;
+  const std::vector<int32_t>& ids = row.example.ids;
+  const bool whole = row.prompt.size() <= ids.size() && std::equal(row.prompt.begin(), row.prompt.end(), ids.begin());
+  if (!whole && (question.needs.choices || question.needs.generation))
+    fail(Exit::bad_input, "{}: the row was cut before its answer; data.max_length must be above {}", row.place,
+         row.prompt.size());
+}
+
+void check_rows(std::span<const EvaluatorOptions> options, std::span<const EvaluationRow> rows) {
+  const Predictor indifferent = [](std::span<const Question> questions, const auto& each) {
+    for (size_t i = 0; i < questions.size(); ++i) {
+      require_prompt(questions[i]);
+      const EvaluationRow& row = *questions[i].row;
+      Reply reply;
+      reply.targets.resize(trained_targets(row.example).ids.size());
+      reply.choices.resize(row.answers.size());
+      each(i, reply);
+    }
+  };
+  evaluate(options, rows, indifferent, "check");
 }
 
 std::vector<Evaluation> evaluate(std::span<const EvaluatorOptions> options, std::span<const EvaluationRow> rows,

@@ -71,6 +71,9 @@ struct Question {
   int64_t max_tokens = 64;
 };
 
+/// Error(bad_input) when an answer is asked for and truncation took a part of the row's prompt.
+void require_prompt(const Question& question);
+
 /// Answers questions in order; `each` gets the question's index and its reply.
 using Predictor = std::function<void(std::span<const Question>, const std::function<void(size_t, const Reply&)>& each)>;
 
@@ -113,6 +116,10 @@ struct Evaluation {
   /// An entry of report.json's "evaluate".
   Json to_json() const;
 };
+
+/// Error(bad_input) naming the first row that an evaluator of `options` cannot take: what evaluate() would find when a
+/// model has answered, found without one.
+void check_rows(std::span<const EvaluatorOptions> options, std::span<const EvaluationRow> rows);
 
 /// Runs every evaluator of `options` on the first rows of `rows` (all named options.data) in one pass. `progress` hears
 /// of rows done and rows in all. Error(bad_input) when there is no row.

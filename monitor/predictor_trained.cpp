@@ -113,13 +113,7 @@ void predict_trained(CausalLM& model, const Tokenizer& tokenizer, std::span<cons
         replies[i].choices.assign(row.answers.size(), 0.0);
         exact[i].assign(row.answers.size(), false);
       }
-      const bool from_prompt = std::equal(
-          row.prompt.begin(), row.prompt.end(), row.example.ids.begin(),
-          row.example.ids.begin() + static_cast<int64_t>(std::min(row.prompt.size(), row.example.ids.size())));
-      if (!from_prompt && (group[i].needs.choices || group[i].needs.generation)) {
-        fail(Exit::bad_input, "{}: the row was cut before its answer; data.max_length must be above {}", row.place,
-             row.prompt.size());
-      }
+      require_prompt(group[i]);
       documents.push_back({i, row.example.ids, trained_targets(row.example)});
     }
     trained_logits(model, documents, [&](size_t d, const at::Tensor& logits) {

@@ -2,21 +2,24 @@
 
 #include "adapters/attach.h"
 #include "core/memory.h"
+#include "models/served.h"
 #include "recipes/prepare.h"
+#include "recipes/run_folder.h"
 #include "recipes/stages.h"
 #include "trainer/plan.h"
 
 namespace retort {
 
 Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
+  check_run_folder(recipe);
   const Prepared prepared = prepare(recipe, std::time(nullptr), progress);
   const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
   check_exports(recipe, prepared, *model);
   const AttachReport attached = attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed));
   const TrainPlan plan = plan_training(*model, *prepared.train, prepared.validation.get(), recipe.train,
                                        static_cast<uint64_t>(recipe.seed));
-  // A row that cannot be evaluated is found now, not after the training.
   const std::vector<EvaluationRow> rows = evaluation_rows(recipe, prepared);
+  if (prepared.checkpoint->is_gguf()) ServedModel::open(prepared.model_path);  // the run evaluates it in llama.cpp
 
   Json check = {{"name", recipe.name},
                 {"model",

@@ -23,6 +23,16 @@ static fs::path newest_unfinished(const fs::path& parent, const std::string& has
   return found.empty() ? fs::path() : *std::max_element(found.begin(), found.end());
 }
 
+void check_run_folder(const Recipe& recipe) {
+  const fs::path parent = recipe.output_dir / recipe.name;
+  std::error_code ignored;
+  fs::path nearest = fs::absolute(parent);
+  while (!fs::exists(nearest, ignored)) nearest = nearest.parent_path();
+  if (access((nearest / "").c_str(), W_OK | X_OK) != 0)
+    fail(Exit::io, "{}: cannot make the run's folder: {}. Choose another output_dir", parent.string(),
+         std::strerror(errno));
+}
+
 RunFolder open_run_folder(const Recipe& recipe, bool resume) {
   const fs::path parent = recipe.output_dir / recipe.name;
   std::error_code error;
@@ -43,7 +53,7 @@ RunFolder open_run_folder(const Recipe& recipe, bool resume) {
     }
   }
   folder.lock = std::make_unique<FileLock>(folder.path / ".lock", /*wait=*/false);
-  if (!folder.resumed) write_atomic(folder.path / "recipe.yaml", recipe.text);
+  if (!fs::exists(folder.path / "recipe.yaml")) write_atomic(folder.path / "recipe.yaml", recipe.text);
   return folder;
 }
 

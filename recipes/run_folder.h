@@ -21,6 +21,9 @@ struct RunFolder {
 /// (a new one when there is none). Error(retry) when another process works in it, Error(io) when it cannot be made.
 RunFolder open_run_folder(const Recipe& recipe, bool resume);
 
+/// Error(io) when open_run_folder could not make a folder; makes nothing.
+void check_run_folder(const Recipe& recipe);
+
 /// Makes runs/<name>/latest point to this folder, atomically.
 void mark_latest(const RunFolder& folder);
 

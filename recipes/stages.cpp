@@ -31,6 +31,7 @@ std::vector<EvaluationRow> evaluation_rows(const Recipe& recipe, const Prepared&
   for (Chat chat; rows.size() < wanted && chats(chat);)
     if (auto row = evaluation_row(*prepared.tokenizer, *prepared.chat_template, chat, options, ledger))
       rows.push_back(std::move(*row));
+  if (!recipe.evaluate.empty()) check_rows(recipe.evaluate, rows);
   return rows;
 }
 
@@ -102,10 +103,13 @@ void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& mod
     if (file.format == "gguf_adapter")
       check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter.kind,
                          plan_adapters(model, recipe.adapter).targets);
-    if (!file.imatrix.empty() && file.imatrix != "train" && !fs::exists(file.imatrix))
-      fail(Exit::usage,
-           "export.files: imatrix: {} is no file; allowed: train, or a file that llama-imatrix or Retort wrote",
-           file.imatrix);
+    if (!file.imatrix.empty() && file.imatrix != "train") {
+      if (!fs::exists(file.imatrix))
+        fail(Exit::usage,
+             "export.files: imatrix: {} is no file; allowed: train, or a file that llama-imatrix or Retort wrote",
+             file.imatrix);
+      read_imatrix(file.imatrix);
+    }
   }
 }
 

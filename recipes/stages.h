@@ -26,7 +26,8 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// The held-out rows that evaluators look at: as many as any of them asks for.
+/// The held-out rows that evaluators look at: as many as any of them asks for. Error(bad_input) naming a row that one
+/// of them cannot take.
 std::vector<EvaluationRow> evaluation_rows(const Recipe& recipe, const Prepared& prepared);
 
 /// Evaluates a GGUF file in llama.cpp; appends to report["evaluate"] and gives greedy answers for the report's samples.
