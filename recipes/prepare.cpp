@@ -40,6 +40,10 @@ Stream<Chat> chats_of(const std::vector<DatasetOptions>& files) {
   };
 }
 
+std::string chat_template_of(const Recipe& recipe) {
+  return recipe.data.chat_template.empty() ? "" : read_text(recipe.data.chat_template, 1 << 20);
+}
+
 EncodeOptions encode_options(const Recipe& recipe) {
   return {.max_length = recipe.data.max_length,
           .train_on = train_on_from(recipe.data.train_on),
@@ -81,8 +85,7 @@ Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& prog
   prepared.validation_files = with_local_paths(recipe, recipe.data.validation, progress);
   prepared.checkpoint = Checkpoint::open(prepared.model_path);
   prepared.tokenizer = Tokenizer::open(prepared.model_path);
-  const std::string source = recipe.data.chat_template.empty() ? "" : read_text(recipe.data.chat_template, 1 << 20);
-  prepared.chat_template = std::make_unique<ChatTemplate>(*prepared.tokenizer, source, now);
+  prepared.chat_template = std::make_unique<ChatTemplate>(*prepared.tokenizer, chat_template_of(recipe), now);
 
   const PackedOptions options{.encode = encode_options(recipe), .packing = recipe.data.packing};
   const auto build = [&](const std::vector<DatasetOptions>& files, std::string& hash) {

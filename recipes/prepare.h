@@ -38,6 +38,9 @@ Stream<Chat> chats_of(const std::vector<DatasetOptions>& files);
 /// The recipe's device and types resolved on this machine. Error(usage) when the device is not there.
 LoadOptions load_options(const Recipe& recipe);
 
+/// The Jinja text of data.chat_template; empty: the model's own is used.
+std::string chat_template_of(const Recipe& recipe);
+
 EncodeOptions encode_options(const Recipe& recipe);
 
 }  // namespace retort

@@ -4,13 +4,14 @@
 
 #include "cli/command.h"
 #include "core/error.h"
+#include "core/files.h"
 #include "core/progress.h"
 #include "core/sources.h"
 #include "data/encode.h"
-#include "models/served.h"
 #include "monitor/evaluator.h"
 #include "recipes/prepare.h"
 #include "recipes/recipe.h"
+#include "recipes/serve.h"
 
 namespace retort {
 namespace {
@@ -28,6 +29,7 @@ struct Plan {
   std::vector<EvaluatorOptions> evaluators;
   std::vector<DatasetOptions> files;
   EncodeOptions encode;
+  std::string chat_template;  ///< Jinja; empty: the model's own
 };
 
 Plan plan_of(const Arguments& arguments) {
@@ -40,6 +42,7 @@ Plan plan_of(const Arguments& arguments) {
       resolve_paths(file, [&](const std::string& path) { return pull(source_of(recipe, path)); });
     }
     plan.encode = encode_options(recipe);
+    plan.chat_template = chat_template_of(recipe);
   } else {
     plan.files.push_back({.kind = arguments.data_kind, .path = arguments.data});
     plan.encode.max_length = arguments.max_length;
@@ -52,18 +55,19 @@ Plan plan_of(const Arguments& arguments) {
   }
   for (EvaluatorOptions& evaluator : plan.evaluators) {
     if (arguments.limit > 0) evaluator.limit = arguments.limit;
-    if (evaluator.data == "train")
-      fail(Exit::usage, "retort eval evaluates on held-out rows; an evaluator has data: train");
   }
   return plan;
 }
 
 int evaluate_command(const Arguments& arguments) {
-  if (arguments.recipe.empty() == arguments.data.empty()) fail(Exit::usage, "give either --recipe or --data");
+  if (arguments.recipe.empty() == arguments.data.empty())
+    fail(Exit::usage, "give the rows to measure on: either --recipe RECIPE (its data.validation) or --data FILE");
+  if (arguments.recipe.empty() && !arguments.overrides.empty())
+    fail(Exit::usage, "{}: key=value changes a recipe, and there is no --recipe", arguments.overrides[0]);
   const Plan plan = plan_of(arguments);
   const auto path = pull({.uri = arguments.model, .sha256 = "", .name = ""});
   const auto tokenizer = Tokenizer::open(path);
-  const ChatTemplate chat_template(*tokenizer);
+  const ChatTemplate chat_template(*tokenizer, plan.chat_template);
   size_t wanted = 0;
   for (const EvaluatorOptions& evaluator : plan.evaluators) {
     wanted = std::max(wanted, evaluator.limit ? static_cast<size_t>(*evaluator.limit) : SIZE_MAX);
@@ -75,8 +79,7 @@ int evaluate_command(const Arguments& arguments) {
     if (auto row = evaluation_row(*tokenizer, chat_template, chat, plan.encode, ledger))
       rows.push_back(std::move(*row));
   }
-  const auto model =
-      ServedModel::open(path, {.threads = arguments.threads, .adapter = arguments.adapter, .exact = true});
+  const auto model = serve(path, arguments.adapter, {.threads = arguments.threads, .exact = true});
   const std::vector<Evaluation> results =
       evaluate(plan.evaluators, rows, predictor_of(*model, *tokenizer), path.filename().string());
   std::optional<Speed> speed;
@@ -107,20 +110,29 @@ int evaluate_command(const Arguments& arguments) {
   return 0;
 }
 
+std::vector<std::string> names_of_evaluators() {
+  std::vector<std::string> names;
+  for (const auto& [name, kind] : evaluator_kinds()) names.push_back(name);
+  return names;
+}
+
 std::function<int()> setup(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   app.add_option("--model", arguments->model, "GGUF file: a path or a source")->required();
-  app.add_option("--adapter", arguments->adapter, "GGUF adapter");
-  app.add_option("--recipe", arguments->recipe, "evaluate on this recipe's data.validation, with its evaluators");
+  app.add_option("--adapter", arguments->adapter, "PEFT folder or GGUF adapter: a path or a source");
+  app.add_option("--recipe", arguments->recipe,
+                 "measure on this recipe's data.validation, with its evaluators and chat template");
   app.add_option("--data", arguments->data, "a file of rows instead: chats, prompt and completion, or text");
-  app.add_option("--data-kind", arguments->data_kind, "its format")->capture_default_str();
-  app.add_option("--kind", arguments->kinds, "evaluators; default: the recipe's, else perplexity");
+  app.add_option("--data-kind", arguments->data_kind, "its format: jsonl, csv, text or dictd")->capture_default_str();
+  app.add_option("--kind", arguments->kinds,
+                 "choice_accuracy, exact_match or perplexity; default: the recipe's, else perplexity")
+      ->check(CLI::IsMember(names_of_evaluators()));
   app.add_option("--limit", arguments->limit, "only the first rows")->check(CLI::PositiveNumber);
   app.add_option("--max-length", arguments->max_length, "with --data: longest row in tokens")->capture_default_str();
   app.add_option("--threads", arguments->threads, "0: the cores that may be used")->check(CLI::Range(0, 4096));
   app.add_flag("--speed", arguments->speed, "also measure tokens a second and memory");
   app.add_flag("--json", arguments->json, "print JSON");
-  app.add_option("overrides", arguments->overrides, "key=value for the recipe");
+  app.add_option("overrides", arguments->overrides, "key=value pairs that replace the recipe's");
   return [arguments] { return evaluate_command(*arguments); };
 }
 
@@ -129,7 +141,9 @@ std::function<int()> setup(CLI::App& app) {
 extern const Command command_eval;
 const Command command_eval = {
     "eval", "Measure a GGUF model on held-out rows.",
-    "  retort eval --model runs/foldoc/latest/export/model-Q4_K_M.gguf --recipe configs/quickstart.yaml\n"
+    "  retort eval --model runs/foldoc-categories/latest/export/foldoc-categories-Q4_K_M.gguf \\\n"
+    "    --recipe configs/quickstart.yaml\n"
+    "  retort eval --model base.gguf --adapter runs/foldoc-categories/latest/adapter --recipe configs/quickstart.yaml\n"
     "  retort eval --model base.gguf --data rows.jsonl --kind perplexity --limit 100 --json\n",
     setup};
 

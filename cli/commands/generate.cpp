@@ -10,7 +10,7 @@
 #include "data/chat_template.h"
 #include "data/encode.h"
 #include "data/tokenizer.h"
-#include "models/served.h"
+#include "recipes/serve.h"
 
 namespace retort {
 namespace {
@@ -43,14 +43,6 @@ int generate(const Arguments& arguments) {
     fail(Exit::usage, "{}: generate needs a GGUF file; make one of a Hugging Face folder with retort export",
          path.string());
   }
-  ServedOptions options{.threads = arguments.threads};
-  if (!arguments.adapter.empty()) {
-    options.adapter = arguments.adapter;
-    if (std::filesystem::is_directory(options.adapter)) {
-      fail(Exit::usage, "{}: llama.cpp reads adapters as GGUF files; retort export writes one (format: gguf_adapter)",
-           arguments.adapter);
-    }
-  }
   std::string prompt = arguments.prompt;
   if (prompt.empty()) {
     prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
@@ -68,7 +60,7 @@ int generate(const Arguments& arguments) {
     chat.messages.push_back({"user", prompt});
     ids = encode_prompt(*tokenizer, ChatTemplate(*tokenizer), chat);
   }
-  const auto model = ServedModel::open(path, options);
+  const auto model = serve(path, arguments.adapter, {.threads = arguments.threads});
   std::string pending;
   model->generate(ids, arguments.max_tokens, arguments.temperature, arguments.seed, [&](int32_t id) {
     pending += tokenizer->piece(id);
@@ -84,9 +76,9 @@ int generate(const Arguments& arguments) {
 std::function<int()> setup(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   app.add_option("--model", arguments->model, "GGUF file: a path or a source")->required();
-  app.add_option("--adapter", arguments->adapter, "GGUF adapter");
+  app.add_option("--adapter", arguments->adapter, "PEFT folder or GGUF adapter: a path or a source");
   app.add_option("--prompt", arguments->prompt, "the question; default: standard input");
-  app.add_option("--system", arguments->system, "system message");
+  app.add_option("--system", arguments->system, "the system message; default: the template's own");
   app.add_flag("--raw", arguments->raw, "continue the text as it is, without the chat template");
   app.add_option("--temperature", arguments->temperature, "0: always the most likely token")
       ->check(CLI::Range(0.0, 100.0))
@@ -104,8 +96,9 @@ std::function<int()> setup(CLI::App& app) {
 extern const Command command_generate;
 const Command command_generate = {
     "generate", "Answer a prompt with a GGUF model, streaming the text.",
-    "  retort generate --model runs/foldoc/latest/export/model-Q4_K_M.gguf --prompt 'What is a modem?'\n"
-    "  echo 'What is a modem?' | retort generate --model base.gguf --adapter adapter.gguf --temperature 0.7\n"
+    "  retort generate --model runs/foldoc-categories/latest/export/foldoc-categories-Q4_K_M.gguf \\\n"
+    "    --prompt 'What is a modem?'\n"
+    "  echo 'What is a modem?' | retort generate --model base.gguf --adapter runs/foldoc-categories/latest/adapter\n"
     "  retort generate --model base.gguf --raw --prompt 'Once upon a time' --max-tokens 64\n",
     setup};
 

@@ -6,6 +6,7 @@
 #include "adapters/peft.h"
 #include "cli/command.h"
 #include "core/error.h"
+#include "core/sources.h"
 #include "models/causal_lm.h"
 #include "models/safetensors.h"
 
@@ -18,9 +19,13 @@ struct Options {
 };
 
 int run(const Options& options) {
-  const auto checkpoint = Checkpoint::open(options.model);
+  const auto checkpoint = Checkpoint::open(pull({.uri = options.model, .sha256 = "", .name = ""}));
+  for (const int64_t id : options.ids)
+    if (id < 0 || id >= checkpoint->config().vocab)
+      fail(Exit::usage, "--ids: {} is no token of {}; allowed: 0 to {}", id, options.model,
+           checkpoint->config().vocab - 1);
   auto model = CausalLM::load(*checkpoint, {.base = options.base == "native" ? BaseForm::native : BaseForm::dense});
-  if (!options.adapter.empty()) load_peft(options.adapter, *model);
+  if (!options.adapter.empty()) load_peft(options.adapter, *model, checkpoint->hash());
   const at::NoGradGuard no_grad;
   Batch batch;
   batch.ids = at::tensor(options.ids, at::kLong);
@@ -33,10 +38,11 @@ int run(const Options& options) {
 
 std::function<int()> setup(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  app.add_option("--model", options->model, "GGUF file or Hugging Face folder")->required();
+  app.add_option("--model", options->model, "GGUF file or Hugging Face folder: a path or a source")->required();
   app.add_option("--adapter", options->adapter, "PEFT folder");
   app.add_option("--base", options->base, "native: the file's own blocks; f32: all weights dequantized at load")
-      ->check(CLI::IsMember({"native", "f32"}));
+      ->check(CLI::IsMember({"native", "f32"}))
+      ->capture_default_str();
   app.add_option("--ids", options->ids, "token ids, separated by commas")->required()->delimiter(',');
   app.add_option("--out", options->out, "file to write: tensor `logits`, f32 [tokens, vocabulary]")->required();
   return [options] { return run(*options); };
@@ -46,10 +52,11 @@ std::function<int()> setup(CLI::App& app) {
 
 extern const Command command_logits{
     .name = "logits",
-    .summary = "Write a model's logits for token ids",
+    .summary = "Write a model's logits for token ids.",
     .examples =
         "  retort logits --model smollm2.gguf --ids 1,2,3 --out logits.safetensors\n"
-        "  retort logits --model smollm2-hf --adapter runs/foldoc/latest/adapter --ids 1,2,3 --out logits.safetensors",
+        "  retort logits --model smollm2-hf --adapter runs/foldoc-categories/latest/adapter --ids 1,2,3 --out "
+        "logits.safetensors",
     .setup = setup,
 };
 
