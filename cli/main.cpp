@@ -7,6 +7,8 @@
 #include "cli/command.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/schema.h"
+#include "recipes/version.h"
 
 namespace retort {
 #define KIND(name) extern const Command command_##name;
@@ -18,6 +20,26 @@ static const Command* const all_commands[] = {
 #include "command_kinds.inc"
 #undef KIND
 };
+// CLI11's own messages name neither the program nor the command.
+static std::string usage_message(const CLI::App* root, const CLI::Error& error) {
+  std::string command = "retort";
+  for (const CLI::App* app = root; !app->get_subcommands().empty();) {
+    app = app->get_subcommands().front();
+    command += " " + app->get_name();
+  }
+  return fmt::format("{}: {}\n{} --help shows what is allowed\n", command, error.what(), command);
+}
+
+// CLI11 would only say that a subcommand is required.
+static void require_command(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Command* command : all_commands) names.push_back(command->name);
+  if (name.starts_with("-") || std::find(names.begin(), names.end(), name) != names.end()) return;
+  const std::string near = did_you_mean(name, names);
+  fail(Exit::usage, "there is no command \"{}\"; allowed: {}{}", name, fmt::join(names, ", "),
+       near.empty() ? "" : fmt::format("; did you mean {}?", near));
+}
+
 // Results go to stdout, everything else to stderr. On a terminal a log line first clears the progress bar.
 static void set_up_log() {
   auto logger = std::make_shared<spdlog::logger>("retort", std::make_shared<spdlog::sinks::stderr_sink_mt>());
@@ -34,6 +56,8 @@ int main(int argc, char** argv) {
   set_up_log();
   CLI::App app("Turn a large model's knowledge and your data into a small model that runs anywhere.", "retort");
   app.require_subcommand(1);
+  app.set_version_flag("--version", version());
+  app.failure_message(usage_message);
   app.footer("Documentation: docs/. Every subcommand's --help has an example.");
   int code = 0;
   for (const Command* command : all_commands) {
@@ -42,6 +66,11 @@ int main(int argc, char** argv) {
     sub->callback([run = command->setup(*sub), &code] { code = run(); });
   }
   try {
+    if (argc < 2) {
+      std::fputs(app.help().c_str(), stderr);
+      return static_cast<int>(Exit::usage);
+    }
+    require_command(argv[1]);
     app.parse(argc, argv);
     return code;
   } catch (const CLI::ParseError& error) {

@@ -14,8 +14,9 @@ static std::function<int()> setup(CLI::App& app) {
     bool json = false;
   };
   auto options = std::make_shared<Options>();
-  app.add_option("recipe", options->recipe, "the recipe, a YAML file")->required();
-  app.add_option("overrides", options->overrides, "key=value pairs that replace the recipe's");
+  app.add_option("recipe", options->recipe, "the recipe, a YAML file (docs/recipe.md)")->required();
+  app.add_option("overrides", options->overrides,
+                 "key=value pairs that replace the recipe's, for instance train.max_steps=4");
   app.add_flag("--json", options->json, "print JSON");
   return [options] {
     const Recipe recipe = load_recipe(options->recipe, options->overrides);

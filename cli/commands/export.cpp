@@ -102,9 +102,9 @@ std::function<int()> setup(CLI::App& app) {
 
 extern const Command command_export{
     .name = "export",
-    .summary = "Write a merged GGUF, a GGUF adapter or a PEFT folder from a run or an adapter",
+    .summary = "Write a merged GGUF, a GGUF adapter or a PEFT folder from a run or an adapter.",
     .examples =
-        "  retort export runs/foldoc/latest --type Q5_K_M --out foldoc-Q5_K_M.gguf\n"
+        "  retort export runs/foldoc-categories/latest --type Q5_K_M --out foldoc-Q5_K_M.gguf\n"
         "  retort export --model smollm2.gguf --adapter adapter --format gguf_adapter --out adapter.gguf\n"
         "  retort export --model smollm2-hf --type F16 --out smollm2-F16.gguf\n"
         "  retort export --list-types",

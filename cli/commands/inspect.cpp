@@ -245,7 +245,7 @@ std::function<int()> setup(CLI::App& app) {
 extern const Command command_inspect;
 const Command command_inspect = {"inspect", "Show what a model, adapter or data file holds, from its own headers.",
                                  "  retort inspect model.gguf\n"
-                                 "  retort inspect runs/foldoc/latest/adapter\n"
+                                 "  retort inspect runs/foldoc-categories/latest/adapter\n"
                                  "  retort inspect model.safetensors --json\n",
                                  setup};
 

