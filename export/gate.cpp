@@ -36,7 +36,7 @@ GateReport gate(const GateReference& reference, const GateFile& file, std::span<
   if (rows.empty()) fail(Exit::internal, "the export gate needs held-out rows");
   GateReport report;
   report.type = file.type;
-  report.limits = gate_limits(file.type, max_kl, min_top1, 1);
+  report.limits = gate_limits(file.type, max_kl, min_top1);
   // A part that cannot even read the file says so; the others still say what they find.
   auto run = [&](auto&& part) {
     try {

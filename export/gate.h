@@ -47,16 +47,14 @@ struct GateFile {
 
 /// The mean KL divergence decides the others; docs/gate.md has the table and what it rests on.
 struct GateLimits {
-  double max_kl = 0;          ///< mean over positions, in nats
-  double max_kl_p99 = 0;      ///< 99th percentile
-  double min_top1 = 0;        ///< share of positions with the same most likely token
-  double max_log_perplexity;  ///< |log(perplexity shipped / perplexity trained)|
+  double max_kl = 0;              ///< mean over positions, in nats
+  double max_kl_p99 = 0;          ///< 99th percentile
+  double min_top1 = 0;            ///< share of positions with the same most likely token
+  double max_log_perplexity = 0;  ///< |log(perplexity shipped / perplexity trained)|
 };
 
-/// `max_kl` and `min_top1` from the recipe, or by the type; `positions` widens what is a mean of few.
-/// Error(usage) for an unknown type.
-GateLimits gate_limits(const std::string& type, std::optional<double> max_kl, std::optional<double> min_top1,
-                       int64_t positions);
+/// `max_kl` and `min_top1` from the recipe, or by the type. Error(usage) for an unknown type.
+GateLimits gate_limits(const std::string& type, std::optional<double> max_kl, std::optional<double> min_top1);
 
 /// How far a tensor of one type may be from the merged weight.
 struct WeightBounds {

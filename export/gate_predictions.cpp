@@ -147,7 +147,7 @@ void compare_predictions(const GateReference& reference, const GateFile& file, s
   report.perplexity_trained = std::exp(seen.trained_loss / predicted);
   report.perplexity_shipped = std::exp(seen.shipped_loss / predicted);
 
-  const GateLimits& limits = report.limits = gate_limits(file.type, max_kl, min_top1, n);
+  const GateLimits& limits = report.limits = gate_limits(file.type, max_kl, min_top1);
   // Each comparison is written so that a NaN is refused.
   auto require = [&](bool holds, const char* what, double found, const char* relation, double allowed) {
     if (!holds)

@@ -19,20 +19,21 @@ namespace retort {
 namespace {
 
 /// By the tensor's own type: half as much again as the largest relative error that was measured with or without an
-/// importance matrix, and about twice the largest worst_block without one (docs/gate.md).
+/// importance matrix, and about twice the largest worst_block without one. Of two bits a weight and fewer that is as
+/// much as a lost block, so theirs is less and more rows are quantized again (docs/gate.md).
 WeightBounds bounds_of(int type) {
   static const std::map<int, WeightBounds> table = {
       {GGML_TYPE_F32, {0, 0}},          {GGML_TYPE_F16, {4e-4, 1e-3}},    {GGML_TYPE_BF16, {2.5e-3, 5e-3}},
       {GGML_TYPE_Q8_0, {0.015, 0.006}}, {GGML_TYPE_Q6_K, {0.035, 0.05}},  {GGML_TYPE_Q5_K, {0.065, 0.1}},
       {GGML_TYPE_Q5_1, {0.08, 0.07}},   {GGML_TYPE_Q5_0, {0.085, 0.12}},  {GGML_TYPE_Q4_K, {0.13, 0.2}},
       {GGML_TYPE_Q4_1, {0.135, 0.14}},  {GGML_TYPE_Q4_0, {0.17, 0.25}},   {GGML_TYPE_IQ4_NL, {0.14, 0.25}},
-      {GGML_TYPE_IQ4_XS, {0.14, 0.2}},  {GGML_TYPE_MXFP4, {0.19, 0.4}},   {GGML_TYPE_Q3_K, {0.28, 0.5}},
-      {GGML_TYPE_IQ3_S, {0.27, 0.7}},   {GGML_TYPE_IQ3_XXS, {0.35, 0.8}}, {GGML_TYPE_Q2_K, {0.5, 0.75}},
-      {GGML_TYPE_IQ2_S, {0.5, 1.0}},    {GGML_TYPE_IQ2_XS, {0.56, 1.0}},  {GGML_TYPE_IQ2_XXS, {0.66, 1.0}},
-      {GGML_TYPE_IQ1_M, {0.9, 1.3}},    {GGML_TYPE_IQ1_S, {0.9, 1.3}},
+      {GGML_TYPE_IQ4_XS, {0.14, 0.2}},  {GGML_TYPE_MXFP4, {0.19, 0.4}},   {GGML_TYPE_Q3_K, {0.28, 0.4}},
+      {GGML_TYPE_IQ3_S, {0.27, 0.6}},   {GGML_TYPE_IQ3_XXS, {0.35, 0.7}}, {GGML_TYPE_Q2_K, {0.5, 0.6}},
+      {GGML_TYPE_IQ2_S, {0.5, 0.5}},    {GGML_TYPE_IQ2_XS, {0.56, 0.5}},  {GGML_TYPE_IQ2_XXS, {0.66, 0.5}},
+      {GGML_TYPE_IQ1_M, {0.9, 0.1}},    {GGML_TYPE_IQ1_S, {0.9, 0.1}},
   };
   const auto bounds = table.find(type);
-  return bounds == table.end() ? WeightBounds{1, 1.3} : bounds->second;  // two values or three a weight
+  return bounds == table.end() ? WeightBounds{1, 0.1} : bounds->second;  // two values or three a weight
 }
 
 /// `rows` quantized as llama-quantize does it, and dequantized again. Undefined for what it cannot make.

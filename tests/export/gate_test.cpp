@@ -5,6 +5,8 @@
 #include <ggml.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "adapters/attach.h"
 #include "core/files.h"
 #include "data/encode.h"
@@ -219,6 +221,23 @@ TEST(Gate, TakesLimitsFromTheRecipe) {
   expect_refused(strict, "mean KL divergence");
   EXPECT_EQ(strict.limits.max_kl, 1e-9);
   expect_refused(gate(fixture().reference(), file, fixture().rows, {}, 1.0), "share of equal most likely tokens");
+}
+
+TEST(Gate, LimitsSeparateWhatWasMeasured) {
+  // docs/gate.md: mean KL of the tuned SmolLM2 without and with an importance matrix.
+  for (const auto& [type, kl] : std::map<std::string, double>{{"Q8_0", 0.0075},
+                                                              {"Q6_K", 0.019},
+                                                              {"Q4_K_M", 0.117},
+                                                              {"Q5_0", 0.169},
+                                                              {"Q4_0", 0.58},
+                                                              {"IQ4_XS", 0.40},
+                                                              {"Q3_K_M", 0.39},
+                                                              {"IQ3_M", 0.26},
+                                                              {"IQ2_XXS", 0.91}})
+    EXPECT_GT(gate_limits(type, {}, {}).max_kl, 1.4 * kl) << type;
+  // Over a base of Q4_1 these round most of the training away.
+  for (const auto& [type, kl] : std::map<std::string, double>{{"Q4_1", 0.75}, {"Q5_1", 1.0}, {"Q5_K_M", 0.60}})
+    EXPECT_LT(gate_limits(type, {}, {}).max_kl, kl / 1.4) << type;
 }
 
 TEST(Gate, JudgesTheRealModel) {
