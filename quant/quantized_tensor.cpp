@@ -22,13 +22,20 @@ void check_type(const std::string& name, int type) {
     fail(Exit::bad_input, "tensor {}: ggml type {} does not exist", name, type);
 }
 
-/// Bytes of `shape` in `type`; throws on shapes that no file can hold.
-uint64_t expected_bytes(const std::string& name, int type, const std::vector<int64_t>& shape) {
+/// Elements of `shape`; throws on shapes that no file can hold.
+uint64_t checked_elements(const std::string& name, const std::vector<int64_t>& shape) {
   uint64_t elements = 1;
   if (shape.empty()) fail(Exit::bad_input, "tensor {}: a scalar, expected at least one dimension", name);
   for (int64_t size : shape)
     if (size <= 0 || __builtin_mul_overflow(elements, static_cast<uint64_t>(size), &elements))
       fail(Exit::bad_input, "tensor {}: shape [{}] is impossible", name, fmt::join(shape, ", "));
+  if (elements > INT64_MAX) fail(Exit::bad_input, "tensor {}: shape [{}] is impossible", name, fmt::join(shape, ", "));
+  return elements;
+}
+
+/// Bytes of `shape` in `type`.
+uint64_t expected_bytes(const std::string& name, int type, const std::vector<int64_t>& shape) {
+  const uint64_t elements = checked_elements(name, shape);
   const auto block = static_cast<uint64_t>(traits(type).blck_size);
   if (static_cast<uint64_t>(shape.back()) % block != 0)
     fail(Exit::bad_input, "tensor {}: rows of {} are not whole blocks of {} ({})", name, shape.back(), block,
@@ -54,11 +61,12 @@ void to_float(int type, const uint8_t* from, float* to, int64_t n) {
   }
 }
 
-template <typename T>
-void convert_rows(int type, const uint8_t* from, T* to, int64_t rows, int64_t columns, size_t row_bytes) {
+/// Rows [begin, end) through a row of floats.
+template <typename T, typename ToFloats>
+void convert_rows(const ToFloats& to_floats, T* to, int64_t begin, int64_t end, int64_t columns) {
   std::vector<float> row(static_cast<size_t>(columns));
-  for (int64_t i = 0; i < rows; ++i, from += row_bytes, to += columns) {
-    to_float(type, from, row.data(), columns);
+  for (int64_t i = begin; i < end; ++i, to += columns) {
+    to_floats(i, 1, row.data());
     for (int64_t j = 0; j < columns; ++j) to[j] = static_cast<T>(row[static_cast<size_t>(j)]);
   }
 }
@@ -75,7 +83,31 @@ QuantizedTensor::QuantizedTensor(std::string name, int ggml_type, std::vector<in
          fmt::join(shape_, ", "), type_name(), expected);
 }
 
-std::string QuantizedTensor::type_name() const { return ggml_type_label(type_); }
+QuantizedTensor::QuantizedTensor(std::string name, std::shared_ptr<const BnbState> state, std::vector<int64_t> shape,
+                                 std::span<const uint8_t> codes, std::shared_ptr<const void> owner)
+    : name_(std::move(name)),
+      type_(-1),
+      shape_(std::move(shape)),
+      bytes_(codes),
+      owner_(std::move(owner)),
+      state_(std::move(state)) {
+  checked_elements(name_, shape_);
+  check_bnb(name_, *state_, rows(), columns(), bytes_.size());
+}
+
+std::string QuantizedTensor::type_name() const {
+  if (is_ggml()) return ggml_type_label(type_);
+  switch (state_->format) {
+    case BnbFormat::nf4:
+      return state_->is_double() ? "NF4_DQ" : "NF4";
+    case BnbFormat::fp4:
+      return state_->is_double() ? "FP4_DQ" : "FP4";
+    case BnbFormat::int8_rows:
+      return "INT8";
+    default:
+      return "INT8_BLOCKS";
+  }
+}
 
 int64_t QuantizedTensor::elements() const {
   int64_t n = 1;
@@ -85,8 +117,28 @@ int64_t QuantizedTensor::elements() const {
 
 int64_t QuantizedTensor::rows() const { return elements() / columns(); }
 
+std::vector<std::span<const uint8_t>> QuantizedTensor::parts() const {
+  if (is_ggml()) return {bytes_};
+  const auto bytes = [](const float* values, size_t n) {
+    return std::span(reinterpret_cast<const uint8_t*>(values), n * sizeof(float));
+  };
+  const BnbState& s = *state_;
+  std::vector<std::span<const uint8_t>> parts = {bytes_, bytes(s.absmax.data(), s.absmax.size())};
+  if (s.is_double()) {
+    parts.emplace_back(s.nested);
+    parts.push_back(bytes(&s.offset, 1));
+  }
+  return parts;
+}
+
+uint64_t QuantizedTensor::stored_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& part : parts()) bytes += part.size();
+  return bytes;
+}
+
 double QuantizedTensor::bits_per_weight() const {
-  return 8.0 * static_cast<double>(bytes_.size()) / static_cast<double>(elements());
+  return 8.0 * static_cast<double>(stored_bytes()) / static_cast<double>(elements());
 }
 
 void QuantizedTensor::dequantize_rows(int64_t begin, int64_t end, const at::Tensor& out) const {
@@ -94,32 +146,35 @@ void QuantizedTensor::dequantize_rows(int64_t begin, int64_t end, const at::Tens
       out.numel() != (end - begin) * columns())
     fail(Exit::internal, "tensor {}: dequantize_rows({}, {}) of {} rows into {} elements", name_, begin, end, rows(),
          out.numel());
-  if (type_ != GGML_TYPE_F32 && type_ != GGML_TYPE_F64 && traits(type_).to_float == nullptr)
+  if (is_ggml() && type_ != GGML_TYPE_F32 && type_ != GGML_TYPE_F64 && traits(type_).to_float == nullptr)
     fail(Exit::bad_input, "tensor {}: type {} holds no weights", name_, type_name());
   const int64_t columns = this->columns();
-  const size_t row_bytes = this->row_bytes();
-  const uint8_t* from = bytes_.data() + static_cast<size_t>(begin) * row_bytes;
+  const auto to_floats = [&](int64_t row, int64_t count, float* to) {
+    if (is_ggml())
+      to_float(type_, bytes_.data() + static_cast<size_t>(row) * row_bytes(), to, count * columns);
+    else
+      bnb_dequantize(*state_, bytes_.data(), row * columns, (row + count) * columns, to);
+  };
   // About 10 us of work a task, so that small tensors stay on one thread.
   const int64_t grain = std::max<int64_t>(1, 16384 / columns);
-  at::parallel_for(0, end - begin, grain, [&](int64_t first, int64_t last) {
-    const uint8_t* source = from + static_cast<size_t>(first) * row_bytes;
-    const int64_t rows = last - first;
-    const int64_t offset = first * columns;
+  at::parallel_for(begin, end, grain, [&](int64_t first, int64_t last) {
+    const int64_t offset = (first - begin) * columns;
     switch (out.scalar_type()) {
       case at::kFloat:
-        to_float(type_, source, out.data_ptr<float>() + offset, rows * columns);
+        to_floats(first, last - first, out.data_ptr<float>() + offset);
         break;
       case at::kDouble:
         if (type_ == GGML_TYPE_F64)
-          std::memcpy(out.data_ptr<double>() + offset, source, static_cast<size_t>(rows) * row_bytes);
+          std::memcpy(out.data_ptr<double>() + offset, bytes_.data() + static_cast<size_t>(first) * row_bytes(),
+                      static_cast<size_t>(last - first) * row_bytes());
         else
-          convert_rows(type_, source, out.data_ptr<double>() + offset, rows, columns, row_bytes);
+          convert_rows(to_floats, out.data_ptr<double>() + offset, first, last, columns);
         break;
       case at::kBFloat16:
-        convert_rows(type_, source, out.data_ptr<at::BFloat16>() + offset, rows, columns, row_bytes);
+        convert_rows(to_floats, out.data_ptr<at::BFloat16>() + offset, first, last, columns);
         break;
       case at::kHalf:
-        convert_rows(type_, source, out.data_ptr<at::Half>() + offset, rows, columns, row_bytes);
+        convert_rows(to_floats, out.data_ptr<at::Half>() + offset, first, last, columns);
         break;
       default:
         fail(Exit::internal, "tensor {}: cannot dequantize to {}", name_, c10::toString(out.scalar_type()));
@@ -134,6 +189,7 @@ at::Tensor QuantizedTensor::dequantize(at::ScalarType dtype) const {
 }
 
 QuantizedTensor QuantizedTensor::permute_rows(std::span<const int64_t> order) const {
+  if (!is_ggml()) fail(Exit::internal, "tensor {}: rows of {} cannot change places", name_, type_name());
   const bool vector = shape_.size() == 1 && traits(type_).blck_size == 1;
   const int64_t rows = vector ? columns() : this->rows();
   if (static_cast<int64_t>(order.size()) != rows)
@@ -147,7 +203,20 @@ QuantizedTensor QuantizedTensor::permute_rows(std::span<const int64_t> order) co
 }
 
 QuantizedTensor QuantizedTensor::renamed(std::string name, std::vector<int64_t> shape) const {
+  if (!is_ggml()) return QuantizedTensor(std::move(name), state_, std::move(shape), bytes_, owner_);
   return QuantizedTensor(std::move(name), type_, std::move(shape), bytes_, owner_);
+}
+
+QuantizedTensor bnb_quantized(const QuantizedTensor& tensor, const BnbOptions& options) {
+  const at::Tensor dense = tensor.dequantize(at::kFloat);
+  const std::span weights(dense.const_data_ptr<float>(), static_cast<size_t>(dense.numel()));
+  auto made = std::make_shared<BnbWeights>(bnb_quantize(tensor.name(), weights, tensor.columns(), options));
+  made->state.dtype = tensor.type() == GGML_TYPE_BF16  ? at::kBFloat16
+                      : tensor.type() == GGML_TYPE_F16 ? at::kHalf
+                                                       : at::kFloat;
+  const std::shared_ptr<const BnbState> state(made, &made->state);
+  const std::span<const uint8_t> codes(made->codes);
+  return QuantizedTensor(tensor.name(), state, tensor.shape(), codes, std::move(made));
 }
 
 std::string ggml_type_label(int type) {
