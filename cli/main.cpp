@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "cli/command.h"
 #include "core/error.h"
@@ -40,6 +41,15 @@ static void require_command(const std::string& name) {
        near.empty() ? "" : fmt::format("; did you mean {}?", near));
 }
 
+// A thread that waits for another spins by default for longer than a scheduler's slice, so beside other programs each
+// of a step's thousand barriers costs a slice (docs/performance.md). libgomp reads this when it is loaded: start again
+// with it.
+static void wait_briefly(char** argv) {
+  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
+  setenv("GOMP_SPINCOUNT", "10000", 1);
+  execv("/proc/self/exe", argv);  // where this fails, the program is only slower beside others
+}
+
 // Results go to stdout, everything else to stderr. On a terminal a log line first clears the progress bar.
 static void set_up_log() {
   auto logger = std::make_shared<spdlog::logger>("retort", std::make_shared<spdlog::sinks::stderr_sink_mt>());
@@ -53,6 +63,7 @@ static void set_up_log() {
 
 int main(int argc, char** argv) {
   using namespace retort;
+  wait_briefly(argv);
   set_up_log();
   CLI::App app("Turn a large model's knowledge and your data into a small model that runs anywhere.", "retort");
   app.require_subcommand(1);
