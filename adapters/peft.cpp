@@ -256,6 +256,12 @@ AdapterOrigin read_origin(const std::filesystem::path& folder, const Json& confi
     const Json json = read_json(path);
     const std::string where = path.string();
     origin.base_hash = json_get<std::string>(json, "base_hash", where, "");
+    origin.base_form = json_get<std::string>(json, "base_form", where, "");
+    try {
+      if (!origin.base_form.empty()) bnb_options(origin.base_form);
+    } catch (const Error& error) {
+      fail(Exit::bad_input, "{}: base_form: {}", where, error.what());
+    }
     origin.template_hash = json_get<std::string>(json, "template_hash", where, "");
     origin.data_hash = json_get<std::string>(json, "data_hash", where, "");
   }
@@ -340,6 +346,7 @@ void save_peft(const std::filesystem::path& folder, CausalLM& model, const Adapt
   write_atomic(atomic.temporary() / config_name, config_json(options, model, origin).dump(2, ' ', true));
   write_json(atomic.temporary() / origin_name, {{"base", origin.base},
                                                 {"base_hash", origin.base_hash},
+                                                {"base_form", origin.base_form},
                                                 {"template_hash", origin.template_hash},
                                                 {"data_hash", origin.data_hash}});
   atomic.commit();

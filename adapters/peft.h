@@ -11,10 +11,11 @@ namespace retort {
 
 /// What an adapter was trained on; retort.json. Empty strings: not known.
 struct AdapterOrigin {
-  std::string base;           ///< path or URI of the base model; adapter_config.json's base_model_name_or_path
-  std::string base_hash;      ///< Checkpoint::hash()
-  std::string template_hash;  ///< SHA-256 of the chat template's text
-  std::string data_hash;      ///< PackedDataset::key() of the training data
+  std::string base;            ///< path or URI of the base model; adapter_config.json's base_model_name_or_path
+  std::string base_hash;       ///< Checkpoint::hash()
+  std::string base_form = {};  ///< what it was quantized to while it was read (bnb_name); empty: it was not
+  std::string template_hash;   ///< SHA-256 of the chat template's text
+  std::string data_hash;       ///< PackedDataset::key() of the training data
 };
 
 /// adapter_config.json read and checked: everything in it that changes what the adapter computes is either held in

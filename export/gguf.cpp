@@ -42,7 +42,11 @@ std::vector<Piece> pieces_of(const Checkpoint& base, CausalLM& model, bool all_f
     const std::string& name = piece.spec.name;
     piece.stored = name == "lm_head.weight" && config.tied ? "model.embed_tokens.weight" : name;
     if (const auto adapter = adapters.find(name); adapter != adapters.end()) piece.adapter = adapter->second;
-    if (!piece.adapter && !all_f32 && piece.spec.shape.size() > 1) piece.type = base.tensor(piece.stored).type();
+    if (!piece.adapter && !all_f32 && piece.spec.shape.size() > 1) {
+      // GGUF has no type for bitsandbytes' formats: what they stand for is written, and llama.cpp quantizes it.
+      const QuantizedTensor stored = base.tensor(piece.stored);
+      if (stored.is_ggml()) piece.type = stored.type();
+    }
     pieces.push_back(std::move(piece));
   }
   return pieces;

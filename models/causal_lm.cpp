@@ -122,7 +122,7 @@ class DecoderLM final : public CausalLM {
       return {[weight] { return weight; },
               [weight](const at::Tensor& ids) { return weight.index_select(0, ids.to(weight.device())); }};
     }
-    weight_bytes_ += static_cast<int64_t>(stored.bytes().size());
+    weight_bytes_ += static_cast<int64_t>(stored.stored_bytes());
     return {[stored, this] { return stored.dequantize(options_.dtype).to(options_.device); },
             [stored, this](const at::Tensor& ids) {
               const at::Tensor on_cpu = ids.to(at::kCPU).contiguous();

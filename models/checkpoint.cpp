@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "models/bnb_state_dict.h"
 #include "models/family.h"
 #include "models/gguf.h"
 #include "models/safetensors.h"
@@ -57,7 +58,8 @@ class FileCheckpoint : public Checkpoint {
     const Stored& s = stored_[it->second];
     if (gguf_ && s.spec.permuted_heads > 0) return s.tensor.permute_rows(rows_to_hf(s.spec));
     // Some writers of safetensors do not align their data.
-    if (reinterpret_cast<uintptr_t>(s.tensor.bytes().data()) % alignof(double) != 0) return copied(s.tensor);
+    if (s.tensor.is_ggml() && reinterpret_cast<uintptr_t>(s.tensor.bytes().data()) % alignof(double) != 0)
+      return copied(s.tensor);
     return s.tensor;
   }
 
@@ -69,7 +71,7 @@ class FileCheckpoint : public Checkpoint {
       for (const std::string& name : sorted) {
         const QuantizedTensor t = tensor(name);
         sha.update(fmt::format("{}\n{}\n[{}]\n", name, t.type_name(), fmt::join(t.shape(), ",")));
-        sha.update(t.bytes());
+        for (const auto& part : t.parts()) sha.update(part);
       }
       hash_ = sha.hex();
     });
@@ -97,7 +99,8 @@ Stored checked(const TensorSpec& spec, const QuantizedTensor& tensor, const std:
   if (without_leading_ones(tensor.shape()) != without_leading_ones(spec.shape))
     fail(Exit::bad_input, "{}: tensor {}: shape [{}], but the configuration asks for [{}]", where, tensor.name(),
          fmt::join(tensor.shape(), ", "), fmt::join(spec.shape, ", "));
-  if (spec.shape.size() == 1 && ggml_blck_size(static_cast<ggml_type>(tensor.type())) != 1)
+  const bool blocks = !tensor.is_ggml() || ggml_blck_size(static_cast<ggml_type>(tensor.type())) != 1;
+  if (spec.shape.size() == 1 && blocks)
     fail(Exit::bad_input, "{}: tensor {} is {}, but llama.cpp keeps vectors in F32", where, tensor.name(),
          tensor.type_name());
   return {spec, tensor.renamed(spec.name, spec.shape)};
@@ -182,13 +185,21 @@ std::unique_ptr<Checkpoint> open_folder(const std::filesystem::path& folder) {
   const std::string where = config_file.string();
   if (!std::filesystem::exists(config_file))
     fail(Exit::bad_input, "{}: a model's folder needs config.json, which is missing", folder.string());
-  const Json json = read_json(config_file);
+  Json json = read_json(config_file);
+  // What bitsandbytes did to the weights, their tensors say themselves; of other quantizations the family knows none.
+  if (json.is_object() && json.contains("quantization_config") && json["quantization_config"].is_object() &&
+      json["quantization_config"].value("quant_method", Json()) == "bitsandbytes")
+    json.erase("quantization_config");
   const Family& family = family_of_model_type(json_get<std::string>(json, "model_type", where), where);
   const ModelConfig config = family.from_hf(json, where);
   const Shards shards = open_shards(folder);
 
   std::vector<Stored> stored;
   std::unordered_set<std::string> expected;
+  const auto find = [&](const std::string& name) {
+    const auto holder = shards.holder.find(name);
+    return holder == shards.holder.end() ? nullptr : holder->second->find(name);
+  };
   for (const TensorSpec& spec : family.tensors(config)) {
     auto holder = shards.holder.find(spec.name);
     if (holder == shards.holder.end()) fail(Exit::bad_input, "{}: tensor {} is missing", folder.string(), spec.name);
@@ -196,6 +207,11 @@ std::unique_ptr<Checkpoint> open_folder(const std::filesystem::path& folder) {
     const std::string file_name = file.path().string();
     const SafetensorsEntry& entry = *file.find(spec.name);
     try {
+      if (const auto bnb = read_bnb(spec.name, find, file.file())) {
+        stored.push_back(checked(spec, bnb->tensor, file_name));
+        expected.insert(bnb->names.begin(), bnb->names.end());
+        continue;
+      }
       const QuantizedTensor tensor(entry.name, ggml_type_of(entry, file_name), entry.shape, entry.bytes, file.file());
       stored.push_back(checked(spec, tensor, file_name));
     } catch (const Error& error) {

@@ -29,6 +29,7 @@ class Checkpoint {
   virtual std::vector<std::string> names() const = 0;
   virtual bool has(const std::string& name) const = 0;
   /// The stored bytes with rows in Hugging Face's order (q and k of a llama GGUF are un-permuted, by whole rows).
+  /// Weights that bitsandbytes quantized in a folder come in its formats.
   virtual QuantizedTensor tensor(const std::string& name) const = 0;
   /// SHA-256 over sorted names, types, shapes and bytes in Hugging Face's row order, computed once an object; the same
   /// for a GGUF file and a folder that hold the same bytes.

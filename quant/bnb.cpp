@@ -54,12 +54,19 @@ std::array<float, 256> make_dynamic_map() {
 
 }  // namespace
 
-BnbFormat bnb_format(const std::string& name) {
-  if (name == "nf4") return BnbFormat::nf4;
-  if (name == "fp4") return BnbFormat::fp4;
-  if (name == "int8") return BnbFormat::int8_rows;
-  if (name == "int8_blocks") return BnbFormat::int8_blocks;
-  fail(Exit::usage, "\"{}\"; allowed: nf4, fp4, int8, int8_blocks", name);
+BnbOptions bnb_options(const std::string& name) {
+  const std::vector<BnbOptions> all = {{BnbFormat::nf4, false},       {BnbFormat::nf4, true},
+                                       {BnbFormat::fp4, false},       {BnbFormat::fp4, true},
+                                       {BnbFormat::int8_rows, false}, {BnbFormat::int8_blocks, false}};
+  for (const BnbOptions& options : all)
+    if (bnb_name(options) == name) return options;
+  fail(Exit::usage, "\"{}\"; allowed: nf4, nf4_dq, fp4, fp4_dq, int8, int8_blocks", name);
+}
+
+std::string bnb_name(const BnbOptions& options) {
+  if (options.format == BnbFormat::int8_rows) return "int8";
+  if (options.format == BnbFormat::int8_blocks) return "int8_blocks";
+  return std::string(options.format == BnbFormat::nf4 ? "nf4" : "fp4") + (options.double_quantization ? "_dq" : "");
 }
 
 uint64_t bnb_code_bytes(BnbFormat format, uint64_t weights) {

@@ -19,13 +19,15 @@ enum class BnbFormat {
   int8_blocks  ///< 256 values that crowd at zero (the signed dynamic map), one scale a block
 };
 
-/// "nf4", "fp4", "int8" (by rows), "int8_blocks"; Error(usage) with these names for another one.
-BnbFormat bnb_format(const std::string& name);
-
 struct BnbOptions {
   BnbFormat format = BnbFormat::nf4;
   bool double_quantization = false;  ///< of the 4-bit formats: scales in 8 bits, 4.5 -> 4.127 bits a weight
 };
+
+/// "nf4", "nf4_dq" (double quantization), "fp4", "fp4_dq", "int8" (by rows), "int8_blocks"; Error(usage) with these
+/// names for another one.
+BnbOptions bnb_options(const std::string& name);
+std::string bnb_name(const BnbOptions& options);
 
 /// The scales of codes. The weights, flattened row by row, are cut into blocks with one scale each; blocks may cross
 /// rows, and the last may be short.

@@ -16,6 +16,11 @@ namespace {
 
 const ggml_type_traits& traits(int type) { return *ggml_get_type_traits(static_cast<ggml_type>(type)); }
 
+std::string upper(std::string name) {
+  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return name;
+}
+
 /// Throws unless `type` is one that ggml still knows: the enum has holes where support was removed.
 void check_type(const std::string& name, int type) {
   if (type < 0 || type >= GGML_TYPE_COUNT || traits(type).type_size == 0 || traits(type).blck_size == 0)
@@ -96,17 +101,7 @@ QuantizedTensor::QuantizedTensor(std::string name, std::shared_ptr<const BnbStat
 }
 
 std::string QuantizedTensor::type_name() const {
-  if (is_ggml()) return ggml_type_label(type_);
-  switch (state_->format) {
-    case BnbFormat::nf4:
-      return state_->is_double() ? "NF4_DQ" : "NF4";
-    case BnbFormat::fp4:
-      return state_->is_double() ? "FP4_DQ" : "FP4";
-    case BnbFormat::int8_rows:
-      return "INT8";
-    default:
-      return "INT8_BLOCKS";
-  }
+  return is_ggml() ? ggml_type_label(type_) : upper(bnb_name({state_->format, state_->is_double()}));
 }
 
 int64_t QuantizedTensor::elements() const {
@@ -219,10 +214,6 @@ QuantizedTensor bnb_quantized(const QuantizedTensor& tensor, const BnbOptions& o
   return QuantizedTensor(tensor.name(), state, tensor.shape(), codes, std::move(made));
 }
 
-std::string ggml_type_label(int type) {
-  std::string name = traits(type).type_name;
-  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  return name;
-}
+std::string ggml_type_label(int type) { return upper(traits(type).type_name); }
 
 }  // namespace retort

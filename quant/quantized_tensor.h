@@ -32,7 +32,7 @@ class QuantizedTensor {
   bool is_ggml() const { return state_ == nullptr; }
   int type() const { return type_; }                    ///< enum ggml_type; -1 when it is none
   const BnbState* bnb() const { return state_.get(); }  ///< nullptr for ggml's types
-  std::string type_name() const;                        ///< "Q4_1", "NF4", "NF4_DQ", "FP4", "INT8", "INT8_BLOCKS"
+  std::string type_name() const;                        ///< "Q4_1", "NF4_DQ" (as bnb_name)
   const std::vector<int64_t>& shape() const { return shape_; }
   int64_t elements() const;  ///< product of all dimensions
   int64_t rows() const;      ///< product of all dimensions but the last

@@ -8,6 +8,7 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/sources.h"
+#include "models/quantized_checkpoint.h"
 
 namespace retort {
 
@@ -50,6 +51,13 @@ EncodeOptions encode_options(const Recipe& recipe) {
           .truncation = truncation_from(recipe.data.truncation)};
 }
 
+std::string base_form(const Recipe& recipe) {
+  const std::string& base = recipe.model.base;
+  if (base == "native" || base == "f32" || base == "bf16") return "";
+  const bool four_bits = base == "nf4" || base == "fp4";
+  return four_bits && recipe.model.double_quantization ? base + "_dq" : base;
+}
+
 LoadOptions load_options(const Recipe& recipe) {
   LoadOptions options;
   const std::string& device = recipe.device;
@@ -71,7 +79,7 @@ LoadOptions load_options(const Recipe& recipe) {
          "f32",
          cpu().model);
   options.dtype = bf16 ? at::kBFloat16 : at::kFloat;
-  options.base = recipe.model.base == "native" ? BaseForm::native : BaseForm::dense;
+  options.base = recipe.model.base == "f32" || recipe.model.base == "bf16" ? BaseForm::dense : BaseForm::native;
   if (recipe.model.base == "bf16" && !bf16)
     fail(Exit::usage, "model.base: bf16 needs dtype: bf16. Use base: f32 or native for dtype: {}", recipe.model.dtype);
   return options;
@@ -83,7 +91,7 @@ Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& prog
   prepared.model_path = fetch(recipe, recipe.model.path, progress);
   prepared.train_files = with_local_paths(recipe, recipe.data.train, progress);
   prepared.validation_files = with_local_paths(recipe, recipe.data.validation, progress);
-  prepared.checkpoint = Checkpoint::open(prepared.model_path);
+  prepared.checkpoint = open_checkpoint(prepared.model_path, base_form(recipe));
   prepared.tokenizer = Tokenizer::open(prepared.model_path);
   prepared.chat_template = std::make_unique<ChatTemplate>(*prepared.tokenizer, chat_template_of(recipe), now);
 

@@ -36,6 +36,8 @@ Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& prog
 Stream<Chat> chats_of(const std::vector<DatasetOptions>& files);
 
 /// The recipe's device and types resolved on this machine. Error(usage) when the device is not there.
+/// The format that the base is quantized to while it is read, as bnb_options names it; empty: it is not.
+std::string base_form(const Recipe& recipe);
 LoadOptions load_options(const Recipe& recipe);
 
 /// The Jinja text of data.chat_template; empty: the model's own is used.

@@ -43,14 +43,18 @@ const Schema<ModelOptions>& schema_of(ModelOptions*) {
       Schema<O>("model", "The base: what the adapter is trained on.")
           .field("path", &O::path, "a source's name, a URI, a GGUF file or a Hugging Face folder", {.required = true})
           .field("base", &O::base,
-                 "native: keep the file's own blocks in memory and dequantize a weight when it is used",
-                 {.one_of = {"native", "f32", "bf16"}})
+                 "native: keep the file's own blocks in memory and dequantize a weight when it is used; nf4, fp4, int8 "
+                 "(LLM.int8's rows), int8_blocks: quantize the linear layers while reading, as bitsandbytes does",
+                 {.one_of = {"native", "f32", "bf16", "nf4", "fp4", "int8", "int8_blocks"}})
+          .field("double_quantization", &O::double_quantization,
+                 "nf4 and fp4: the scales in 8 bits too, 4.127 bits a weight instead of 4.5")
           .field("dtype", &O::dtype, "type of the computation; auto: f32 on a processor, bf16 on a GPU",
                  {.one_of = {"auto", "f32", "bf16"}})
           .renamed("base_model", "path")
           .renamed("model_name_or_path", "path")
           .renamed("name", "path")
-          .renamed("torch_dtype", "dtype");
+          .renamed("torch_dtype", "dtype")
+          .renamed("bnb_4bit_use_double_quant", "double_quantization");
   return schema;
 }
 

@@ -27,9 +27,10 @@ Json json_schema_of(NamedSource*);
 Json json_of(const NamedSource& source);
 
 struct ModelOptions {
-  std::string path;             ///< a source's name, a URI or a path: GGUF file or Hugging Face folder
-  std::string base = "native";  ///< native (the file's own blocks) | f32 | bf16
-  std::string dtype = "auto";   ///< compute type: auto | f32 | bf16
+  std::string path;                 ///< a source's name, a URI or a path: GGUF file or Hugging Face folder
+  std::string base = "native";      ///< native (the file's own blocks) | f32 | bf16 | nf4 | fp4 | int8 | int8_blocks
+  bool double_quantization = true;  ///< of nf4 and fp4
+  std::string dtype = "auto";       ///< compute type: auto | f32 | bf16
 };
 
 struct DataOptions {

@@ -75,6 +75,7 @@ Json identity_of(const Recipe& recipe, const Prepared& prepared) {
   const Json adapter = to_json(recipe.adapter);
   for (const auto& [key, value] : adapter.items()) identity["adapter." + key] = value;
   identity["model.base"] = recipe.model.base;
+  identity["model.double_quantization"] = recipe.model.double_quantization;
   identity["model.dtype"] = recipe.model.dtype;
   return identity;
 }
@@ -206,6 +207,7 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   const AttachReport attached = attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed));
   const AdapterOrigin origin{.base = source_of(recipe, recipe.model.path).uri,
                              .base_hash = prepared.checkpoint->hash(),
+                             .base_form = base_form(recipe),
                              .template_hash = prepared.chat_template->hash(),
                              .data_hash = prepared.train->key()};
   TrainRun run{.folder = folder.path,

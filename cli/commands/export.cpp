@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/sources.h"
 #include "export/gguf.h"
+#include "models/quantized_checkpoint.h"
 #include "recipes/version.h"
 
 namespace retort {
@@ -48,7 +49,9 @@ int run(Options options) {
   resolve(options);
   if (options.format == "gguf") check_imatrix_given(gguf_type(options.type), !options.imatrix.empty());
   const fs::path path = pull({.uri = options.model, .sha256 = "", .name = ""});
-  const auto base = Checkpoint::open(path);
+  // A merge adds to the weights that the adapter was trained on.
+  const auto base =
+      open_checkpoint(path, options.adapter.empty() ? "" : read_peft_config(options.adapter).origin.base_form);
   const auto model = CausalLM::load(*base, {});
   Provenance provenance{
       .name = options.name, .license = options.license, .base = options.model, .version = "Retort " + version()};

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/sources.h"
 #include "models/causal_lm.h"
+#include "models/quantized_checkpoint.h"
 #include "models/safetensors.h"
 
 namespace retort {
@@ -19,7 +20,8 @@ struct Options {
 };
 
 int run(const Options& options) {
-  const auto checkpoint = Checkpoint::open(pull({.uri = options.model, .sha256 = "", .name = ""}));
+  const std::string form = options.adapter.empty() ? "" : read_peft_config(options.adapter).origin.base_form;
+  const auto checkpoint = open_checkpoint(pull({.uri = options.model, .sha256 = "", .name = ""}), form);
   for (const int64_t id : options.ids)
     if (id < 0 || id >= checkpoint->config().vocab)
       fail(Exit::usage, "--ids: {} is no token of {}; allowed: 0 to {}", id, options.model,

@@ -50,7 +50,7 @@ INSTANTIATE_TEST_SUITE_P(, Bnb, testing::Values("rows", "cross", "odd", "many", 
 TEST_P(Bnb, FourBitsAreItsOwn) {
   for (const char* kind : {"nf4", "fp4"}) {
     const std::string key = std::string(GetParam()) + "." + kind;
-    const QuantizedTensor made = bnb_quantized(weight(GetParam()), {.format = bnb_format(kind)});
+    const QuantizedTensor made = bnb_quantized(weight(GetParam()), bnb_options(kind));
     EXPECT_EQ(codes(made), values<uint8_t>(key + ".codes")) << key;
     EXPECT_EQ(made.bnb()->absmax, values<float>(key + ".absmax")) << key;
     same_weights(made, key + ".weight");
@@ -62,8 +62,7 @@ TEST_P(Bnb, FourBitsAreItsOwn) {
 TEST_P(Bnb, DoubleQuantizationIsItsOwn) {
   for (const char* kind : {"nf4", "fp4"}) {
     const std::string key = std::string(GetParam()) + "." + kind;
-    const QuantizedTensor made =
-        bnb_quantized(weight(GetParam()), {.format = bnb_format(kind), .double_quantization = true});
+    const QuantizedTensor made = bnb_quantized(weight(GetParam()), bnb_options(std::string(kind) + "_dq"));
     const BnbState& state = *made.bnb();
     const float offset = values<float>(key + ".offset")[0];
     EXPECT_NEAR(state.offset, offset, 4e-7f * offset) << key;
@@ -102,7 +101,7 @@ TEST(BnbTables, AreItsOwn) {
 // Any range of rows, also one that begins inside a block or a byte, in every type of result.
 TEST(BnbRows, AreThoseOfTheWhole) {
   for (const char* kind : {"nf4", "fp4", "int8", "int8_blocks"}) {
-    const QuantizedTensor made = bnb_quantized(weight("odd"), {.format = bnb_format(kind)});
+    const QuantizedTensor made = bnb_quantized(weight("odd"), bnb_options(kind));
     const at::Tensor all = made.dequantize();
     for (const at::ScalarType dtype : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf})
       for (int64_t begin = 0; begin < made.rows(); ++begin) {

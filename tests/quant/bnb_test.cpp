@@ -29,8 +29,7 @@ TEST(Bnb, RefusesWeightsThatAreNotFinite) {
       for (const size_t place : {size_t{0}, size_t{70}, size_t{129}}) {
         std::vector<float> weights(130, 0.5f);
         weights[place] = bad;
-        EXPECT_NE(refusal([&] { bnb_quantize("w7", weights, 13, {.format = bnb_format(format)}); }).find("w7"),
-                  std::string::npos)
+        EXPECT_NE(refusal([&] { bnb_quantize("w7", weights, 13, bnb_options(format)); }).find("w7"), std::string::npos)
             << format << place;
       }
   // Above f16's largest number.
