@@ -1,7 +1,8 @@
 // One LoRA training step, timed: forward, backward, AdamW. Prints one JSON line.
 //
 // Every linear layer of the blocks gets an adapter; random tokens, all of them trained; the first step is not counted.
-//   end_to_end --model smollm2.gguf --dtype f32 --batch 4 --seq 256 --steps 5 --r 16 --threads 2 [--quant native]
+//   end_to_end --model smollm2.gguf --dtype f32 --batch 4 --seq 256 --steps 5 --r 16 --threads 2 [--quant
+//   native|nf4_dq|int8]
 //   [--ckpt]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -14,6 +15,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "models/causal_lm.h"
+#include "models/quantized_checkpoint.h"
 #include "trainer/optimizer.h"
 
 namespace retort {
@@ -55,9 +57,10 @@ Json measure(const BenchOptions& o) {
   at::set_num_threads(o.threads);
   at::manual_seed(0);
   LoadOptions load;
-  load.base = o.quant == "native" ? BaseForm::native : BaseForm::dense;
+  load.base = o.quant == "none" ? BaseForm::dense : BaseForm::native;
   load.dtype = o.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
-  auto model = CausalLM::load(*Checkpoint::open(o.model), load);
+  const std::string form = o.quant == "none" || o.quant == "native" ? "" : o.quant;
+  auto model = CausalLM::load(*open_checkpoint(o.model, form), load);
   AdapterOptions adapter;
   adapter.r = o.r;
   adapter.lora_alpha = 2.0 * static_cast<double>(o.r);
@@ -113,7 +116,8 @@ int main(int argc, char** argv) {
   app.add_option("--seq", o.seq)->check(CLI::PositiveNumber);
   app.add_option("--lengths", o.lengths, "packing: documents of these lengths, for instance 40,300,120");
   app.add_option("--steps", o.steps)->check(CLI::Range(2, 1000000));
-  app.add_option("--quant", o.quant, "native: the file's own blocks")->check(CLI::IsMember({"none", "native"}));
+  app.add_option("--quant", o.quant, "native: the file's own blocks; or a format of bitsandbytes")
+      ->check(CLI::IsMember({"none", "native", "nf4", "nf4_dq", "fp4", "int8"}));
   app.add_flag("--ckpt", o.ckpt, "gradient checkpointing");
   app.add_option("--r", o.r)->check(CLI::PositiveNumber);
   app.add_option("--threads", o.threads)->check(CLI::PositiveNumber);

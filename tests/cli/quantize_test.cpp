@@ -50,7 +50,7 @@ TEST(Quantize, WritesGgufTypesAndCountsTheirError) {
   EXPECT_GT(report["relative_error"].get<double>(), 0.001);
   EXPECT_LT(report["relative_error"].get<double>(), 0.02);
   for (const Json& tensor : report["tensors"])
-    EXPECT_EQ(tensor["relative_error"] == 0, tensor["type"] == "F32") << tensor.dump();
+    EXPECT_EQ(tensor["relative_error"] == 0, tensor["type"] == tensor["from"]) << tensor.dump();
 }
 
 TEST(Quantize, RefusesWhatItCannotDoAndWritesNothing) {
@@ -107,6 +107,16 @@ TEST(Qlora, RunsOnNf4AndPassesItsGate) {
   const auto first = Checkpoint::open(latest / "export/foldoc-categories-nf4-Q8_0.gguf"),
              second = Checkpoint::open(again);
   EXPECT_EQ(first->hash(), second->hash()) << "an export from the run's folder merges into the same weights";
+}
+
+// llama.cpp would add it to other weights than it was trained on.
+TEST(Qlora, RefusesAnAdapterForLlamaCppBeforeTraining) {
+  TemporaryFolder folder;
+  const ProcessResult result = retort(
+      {"run", RETORT_SOURCE_DIR "/configs/smollm2/qlora_nf4.yaml", "output_dir=" + (folder / "runs").string(),
+       "data.train.0.limit=8", "data.validation.0.limit=2", "export.files=[{format: peft}, {format: gguf_adapter}]"});
+  EXPECT_EQ(result.status, 64);
+  EXPECT_NE(result.errors.find("nf4"), std::string::npos) << result.errors;
 }
 
 }  // namespace

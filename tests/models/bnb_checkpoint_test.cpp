@@ -1,6 +1,7 @@
 // Folders that transformers and bitsandbytes wrote (tests/golden/make_bnb.py): read, written again, refused when
 // damaged; and the same numbers from the plain model, quantized while it is read.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <gtest/gtest.h>
