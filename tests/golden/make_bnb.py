@@ -39,6 +39,24 @@ def weights():
     special[3, 1:16] = (table[:-1] + table[1:]) / 2
     special[3, 0], special[3, 20] = -1, -1e-40
     yield "special", special
+    zeros = torch.randn((3, 40), generator=gen)
+    zeros.view(-1)[64:] = 0  # a short last block without a scale
+    yield "zeros", zeros
+    yield "division", division()
+
+
+def division():
+    """64 weights, and a short last block where x / absmax and x * (1 / absmax) have different codes."""
+    bounds = [(t[:-1] + t[1:]) / 2 for t in (F.get_4bit_type(k, "cpu").sort().values for k in ("nf4", "fp4"))]
+    for _ in range(1000):
+        absmax = torch.rand((), generator=gen) + 1
+        near = torch.cat([torch.nextafter(b * absmax, torch.tensor(side)) for b in bounds for side in (-9.0, 9.0)] + [b * absmax for b in bounds])
+        differ = torch.zeros(len(near), dtype=torch.bool)
+        for b in bounds:
+            differ |= torch.bucketize(near / absmax, b) != torch.bucketize(near * (1 / absmax), b)
+        if differ.sum() >= 4:
+            return torch.cat([torch.randn(64, generator=gen), absmax.view(1), near[differ][:3]]).view(4, 17)
+    raise AssertionError("no such block")
 
 
 def make_tensors():

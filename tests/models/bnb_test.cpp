@@ -44,7 +44,7 @@ struct Bnb : testing::TestWithParam<const char*> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(, Bnb, testing::Values("rows", "cross", "odd", "many", "special"),
+INSTANTIATE_TEST_SUITE_P(, Bnb, testing::Values("rows", "cross", "odd", "many", "special", "zeros", "division"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(Bnb, FourBitsAreItsOwn) {
