@@ -7,6 +7,7 @@ Versions: tokenizers 0.23.3, sentencepiece 0.2.3. Training text: this file and t
 anyone can run it; the ids are what counts, not the vocabulary.
 """
 import json
+import os
 import pathlib
 import sys
 
@@ -92,7 +93,7 @@ def sentence_pieces():
         folder.mkdir(parents=True, exist_ok=True)
         options = {"remove_extra_whitespaces": False, **options}
         sentencepiece.SentencePieceTrainer.train(
-            input=str(text), model_prefix=str(folder / "tokenizer"), vocab_size=500, split_digits=True, num_threads=1,
+            input=os.path.relpath(text), model_prefix=os.path.relpath(folder / "tokenizer"), vocab_size=500, split_digits=True, num_threads=1,
             minloglevel=2, character_coverage=0.995, **options)
         (folder / "tokenizer.vocab").unlink()
         (folder / "tokenizer_config.json").write_text(json.dumps({
