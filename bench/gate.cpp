@@ -16,6 +16,7 @@
 #include "export/gguf.h"
 #include "models/family.h"
 #include "recipes/prepare.h"
+#include "recipes/stages.h"
 
 namespace retort {
 namespace {
@@ -28,20 +29,6 @@ struct BenchOptions {
   bool imatrix = false, blocks = false;
   int64_t tokens = 1280;
 };
-
-Imatrix training_matrix(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
-  const int64_t windows = std::min(recipe.export_.imatrix_windows, prepared.train->windows());
-  int64_t next = 0;
-  return collect_imatrix(
-      model,
-      [&](Batch& batch) {
-        if (next == windows) return false;
-        const int64_t window = next++;
-        batch = prepared.train->batch({&window, 1});
-        return true;
-      },
-      recipe.name);
-}
 
 void gate_types(const BenchOptions& options, const Recipe& recipe, const Prepared& prepared, CausalLM& model,
                 const Imatrix* imatrix) {
@@ -166,7 +153,7 @@ void run(const BenchOptions& options) {
   const Prepared prepared = prepare(recipe, 0, {});
   const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
   load_peft(fs::path(options.run) / "adapter", *model, prepared.checkpoint->hash());
-  const Imatrix imatrix = training_matrix(recipe, prepared, *model);
+  const Imatrix imatrix = training_imatrix(recipe, prepared, *model);
   gate_types(options, recipe, prepared, *model, options.imatrix ? &imatrix : nullptr);
   if (!options.blocks) return;
   const std::vector<Sample> samples = sample_rows(prepared, *model, imatrix);

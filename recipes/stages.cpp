@@ -120,8 +120,7 @@ void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& mod
   }
 }
 
-static Imatrix imatrix_of(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ExportFile& file) {
-  if (file.imatrix != "train") return read_imatrix(file.imatrix);
+Imatrix training_imatrix(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
   const int64_t windows = std::min(recipe.export_.imatrix_windows, prepared.train->windows());
   int64_t next = 0;
   return collect_imatrix(
@@ -182,7 +181,9 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
       GgufOptions options{.threads = static_cast<int>(recipe.threads)};
       if (!file.imatrix.empty()) {
         auto [matrix, fresh] = matrices.try_emplace(file.imatrix);
-        if (fresh) matrix->second = imatrix_of(recipe, prepared, model, file);
+        if (fresh)
+          matrix->second =
+              file.imatrix == "train" ? training_imatrix(recipe, prepared, model) : read_imatrix(file.imatrix);
         options.imatrix = imatrix = &matrix->second;
       }
       const ExportedFile made = export_gguf(out / fmt::format("{}-{}.gguf", recipe.name, type.name),

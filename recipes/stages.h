@@ -9,6 +9,7 @@
 
 #include "core/json.h"
 #include "core/progress.h"
+#include "export/imatrix.h"
 #include "models/causal_lm.h"
 #include "monitor/evaluator.h"
 #include "recipes/prepare.h"
@@ -37,6 +38,9 @@ std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared
 /// The same for the trainer's model, without samples.
 void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
                     CausalLM& model, const std::string& on, Json& report, const ProgressSink& progress);
+
+/// `imatrix: train`: the importance matrix of the first export.imatrix_windows windows of the training data.
+Imatrix training_imatrix(const Recipe& recipe, const Prepared& prepared, CausalLM& model);
 
 /// Writes export.files into <folder>/export, reads each GGUF again, gates it and measures its speed; fills
 /// report["export"]. True when every file passed. A refused file is renamed to *.refused.gguf.

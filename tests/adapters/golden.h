@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "core/temporary_folder.h"
 #include "models/causal_lm.h"
 #include "models/safetensors.h"
 
@@ -33,22 +34,5 @@ inline double relative_error(const at::Tensor& got, const at::Tensor& expected) 
   const at::Tensor wide = expected.to(at::kDouble);
   return ((got.to(at::kDouble) - wide).abs().max() / wide.abs().max()).item<double>();
 }
-
-/// An empty folder of its own, removed at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "retort-test-XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace retort

@@ -157,5 +157,16 @@ TEST(Commands, UsageErrorsExit64AndMissingFiles74) {
   EXPECT_EQ(retort({"run", "no-such-recipe.yaml"}).status, 74);
 }
 
+// libgomp prints its settings as it is loaded; the test's own environment may come from the launcher, which sets them.
+TEST(Commands, ThreadsWaitBrieflyUnlessTheUserSaysOtherwise) {
+  const auto spins = [](const char* setting) {
+    return run_program({"/usr/bin/env", "-u", "GOMP_SPINCOUNT", "-u", "OMP_WAIT_POLICY", "OMP_DISPLAY_ENV=VERBOSE",
+                        setting, RETORT_PROGRAM, "version"})
+        .errors;
+  };
+  EXPECT_NE(spins("NOTHING=1").find("GOMP_SPINCOUNT = '10000'"), std::string::npos);
+  EXPECT_NE(spins("GOMP_SPINCOUNT=77").find("GOMP_SPINCOUNT = '77'"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace retort
