@@ -54,13 +54,26 @@ std::array<float, 256> make_dynamic_map() {
 
 }  // namespace
 
+static constexpr std::array<BnbOptions, 6> all_options = {{{BnbFormat::nf4, false},
+                                                           {BnbFormat::nf4, true},
+                                                           {BnbFormat::fp4, false},
+                                                           {BnbFormat::fp4, true},
+                                                           {BnbFormat::int8_rows, false},
+                                                           {BnbFormat::int8_blocks, false}}};
+
+const std::vector<std::string>& bnb_names() {
+  static const auto names = [] {
+    std::vector<std::string> all;
+    for (const BnbOptions& options : all_options) all.push_back(bnb_name(options));
+    return all;
+  }();
+  return names;
+}
+
 BnbOptions bnb_options(const std::string& name) {
-  const std::vector<BnbOptions> all = {{BnbFormat::nf4, false},       {BnbFormat::nf4, true},
-                                       {BnbFormat::fp4, false},       {BnbFormat::fp4, true},
-                                       {BnbFormat::int8_rows, false}, {BnbFormat::int8_blocks, false}};
-  for (const BnbOptions& options : all)
+  for (const BnbOptions& options : all_options)
     if (bnb_name(options) == name) return options;
-  fail(Exit::usage, "\"{}\"; allowed: nf4, nf4_dq, fp4, fp4_dq, int8, int8_blocks", name);
+  fail(Exit::usage, "\"{}\"; allowed: {}", name, fmt::join(bnb_names(), ", "));
 }
 
 std::string bnb_name(const BnbOptions& options) {

@@ -24,6 +24,8 @@ struct BnbOptions {
   bool double_quantization = false;  ///< of the 4-bit formats: scales in 8 bits, 4.5 -> 4.127 bits a weight
 };
 
+/// The names of all formats, as bnb_name() gives them.
+const std::vector<std::string>& bnb_names();
 /// "nf4", "nf4_dq" (double quantization), "fp4", "fp4_dq", "int8" (by rows), "int8_blocks"; Error(usage) with these
 /// names for another one.
 BnbOptions bnb_options(const std::string& name);

@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -26,9 +27,7 @@ struct Options {
 };
 
 bool is_bnb(const std::string& type) {
-  for (const char* name : {"nf4", "nf4_dq", "fp4", "fp4_dq", "int8", "int8_blocks"})
-    if (type == name) return true;
-  return false;
+  return std::find(bnb_names().begin(), bnb_names().end(), type) != bnb_names().end();
 }
 
 /// Squared sums over weights, f64.
