@@ -65,7 +65,7 @@ Json measure(const BenchOptions& o) {
   adapter.r = o.r;
   adapter.lora_alpha = 2.0 * static_cast<double>(o.r);
   const AttachReport report = attach(*model, adapter, 0);
-  AdamW optimizer(trainable_parameters(*model), TrainOptions{});
+  Optimizer optimizer(trainable_parameters(*model), TrainOptions{});
   const Batch batch = random_batch(o, model->config().vocab);
   const int64_t trained = (batch.labels >= 0).sum().item<int64_t>();
 

@@ -17,9 +17,9 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t format_version = 1;
-constexpr const char* moments_file = "optimizer.safetensors";
+constexpr const char* state_file = "optimizer.safetensors";
 
-std::vector<std::pair<std::string, at::Generator>> generators(const AdamW& optimizer) {
+std::vector<std::pair<std::string, at::Generator>> generators(const Optimizer& optimizer) {
   std::vector<std::pair<std::string, at::Generator>> out{
       {"generator.cpu", at::globalContext().defaultGenerator(at::Device(at::kCPU))}};
   const at::Device device = optimizer.parameters()[0].tensor.device();
@@ -130,14 +130,14 @@ std::vector<CheckpointFolder> list_checkpoints(const fs::path& checkpoints) {
   return found;
 }
 
-void save_checkpoint(const fs::path& path, const AdamW& optimizer, const Loader& loader, const TrainState& state,
+void save_checkpoint(const fs::path& path, const Optimizer& optimizer, const Loader& loader, const TrainState& state,
                      const Json& identity, const std::function<void(const fs::path&)>& save_adapter) {
   AtomicFolder folder(path);
   save_adapter(folder.temporary() / "adapter");
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const auto& p : optimizer.state()) tensors.emplace_back(p.name, p.tensor);
   for (const auto& [name, generator] : generators(optimizer)) tensors.emplace_back(name, generator.get_state());
-  write_safetensors(folder.temporary() / moments_file, tensors, {{"format", "pt"}});
+  write_safetensors(folder.temporary() / state_file, tensors, {{"format", "pt"}});
   write_json(folder.temporary() / "state.json", Json{{"format", format_version},
                                                      {"state", state.to_json()},
                                                      {"loader", loader.state()},
@@ -146,7 +146,7 @@ void save_checkpoint(const fs::path& path, const AdamW& optimizer, const Loader&
   folder.commit();
 }
 
-TrainState load_checkpoint(const fs::path& path, AdamW& optimizer, Loader& loader, const Json& identity) {
+TrainState load_checkpoint(const fs::path& path, Optimizer& optimizer, Loader& loader, const Json& identity) {
   const fs::path file = path / "state.json";
   const std::string where = file.string();
   const Json json = read_json(file);
@@ -160,7 +160,7 @@ TrainState load_checkpoint(const fs::path& path, AdamW& optimizer, Loader& loade
     log::warn("the checkpoint was made with {} threads, this run has {}: results may differ in the last digit", threads,
               at::get_num_threads());
   load_parameters(path, optimizer.parameters());
-  const auto tensors = SafetensorsFile::open(path / moments_file);
+  const auto tensors = SafetensorsFile::open(path / state_file);
   for (const auto& p : optimizer.state()) copy_tensor(*tensors, p.name, p.tensor);
   optimizer.set_steps(state.step);
   for (auto& [name, generator] : generators(optimizer)) {

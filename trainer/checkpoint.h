@@ -1,7 +1,7 @@
 // Checkpoints: all that a run needs to go on as if it had never stopped.
 //
 //   checkpoints/step-000050/adapter/                PEFT files, usable as they are
-//   checkpoints/step-000050/optimizer.safetensors   AdamW's moments, the random generators
+//   checkpoints/step-000050/optimizer.safetensors   the optimizer's state, the random generators
 //   checkpoints/step-000050/state.json              counters, loader, best, and what the run must not have changed
 #pragma once
 
@@ -62,13 +62,14 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& checkpoints, 
 
 /// Writes one checkpoint; it appears whole or not at all. `identity`: flat object of what a later resume must agree on.
 /// `save_adapter` writes the PEFT files into the folder it is given. Error(io) leaves older checkpoints alone.
-void save_checkpoint(const std::filesystem::path& path, const AdamW& optimizer, const Loader& loader,
+void save_checkpoint(const std::filesystem::path& path, const Optimizer& optimizer, const Loader& loader,
                      const TrainState& state, const Json& identity,
                      const std::function<void(const std::filesystem::path&)>& save_adapter);
 
-/// Restores parameters, moments, generators and loader; returns the counters. Error(usage) names what differs between
+/// Restores parameters, optimizer, generators and loader; returns the counters. Error(usage) names what differs between
 /// `identity` and the run that wrote the checkpoint; Error(bad_input) names a file that does not hold what it must.
-TrainState load_checkpoint(const std::filesystem::path& path, AdamW& optimizer, Loader& loader, const Json& identity);
+TrainState load_checkpoint(const std::filesystem::path& path, Optimizer& optimizer, Loader& loader,
+                           const Json& identity);
 
 /// Copies the tensors of <path>/adapter/adapter_model.safetensors into the parameters.
 void load_parameters(const std::filesystem::path& path, const std::vector<Parameter>& parameters);

@@ -1,8 +1,53 @@
 #include "trainer/options.h"
 
+#include <algorithm>
+
 #include "core/error.h"
+#include "trainer/optimizer.h"
 
 namespace retort {
+namespace {
+
+/// "momentum (muon, sgd)": who reads a key that not every optimizer reads.
+std::string readers(const std::string& key) {
+  std::vector<std::string> names;
+  for (const OptimizerKind* kind : optimizer_kinds())
+    if (std::ranges::count(kind->options, key)) names.emplace_back(kind->name);
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+/// Refuses what the chosen optimizer would not read.
+void check_optimizer(const TrainOptions& o, const Yaml& node) {
+  const OptimizerKind& kind = optimizer_kind(o.optimizer);
+  const auto check = [&](const Json& values, const Yaml& where) {
+    for (const auto& [key, value] : values.items())
+      if (!value.is_null() && !std::ranges::count(kind.options, key))
+        where[key].refuse(fmt::format("optimizer: {} does not read it; those that do: {}", o.optimizer, readers(key)));
+  };
+  const Json all = to_json(o);
+  Json adam = Json::object();
+  for (const char* key : {"adam_beta1", "adam_beta2", "adam_epsilon"}) adam[key] = all[key];
+  check(adam, node);
+  const OptimArgs& args = o.optim_args;
+  check(all["optim_args"], node.has("optim_args") ? node["optim_args"] : node);
+  if (std::string(kind.name) == "sgd" && args.nesterov.value_or(false) &&
+      (args.momentum.value_or(0) == 0 || args.dampening.value_or(0) > 0))
+    node["optim_args"]["nesterov"].refuse("needs a momentum above 0 and no dampening");
+}
+
+}  // namespace
+
+const Schema<OptimArgs>& schema_of(OptimArgs*) {
+  using O = OptimArgs;
+  static const auto schema =
+      Schema<O>("train.optim_args", "Options of single optimizers; null: the optimizer's own default.")
+          .field("momentum", &O::momentum, "sgd (0), muon (0.95): decay of the moment",
+                 {.minimum = 0, .maximum = 1, .maximum_open = true})
+          .field("dampening", &O::dampening, "sgd (0): the part of a gradient that its moment leaves out",
+                 {.minimum = 0, .maximum = 1})
+          .field("nesterov", &O::nesterov, "sgd (false), muon (true): look ahead by one moment");
+  return schema;
+}
 
 const Schema<TrainOptions>& schema_of(TrainOptions*) {
   using O = TrainOptions;
@@ -28,14 +73,23 @@ const Schema<TrainOptions>& schema_of(TrainOptions*) {
                  {.minimum = 0, .maximum = 1})
           .field("decay_ratio", &O::decay_ratio, "part of the steps in which warmup_stable_decay falls",
                  {.minimum = 0, .maximum = 1})
-          .field("optimizer", &O::optimizer, "the optimizer", {.one_of = {"adamw"}})
-          .field("weight_decay", &O::weight_decay, "decoupled weight decay", {.minimum = 0})
-          .field("adam_beta1", &O::adam_beta1, "decay of the first moment",
+          .field("optimizer", &O::optimizer,
+                 "the optimizer; paged ones keep their state on the host when the parameters are on a GPU",
+                 {.one_of = optimizer_names()})
+          .field("weight_decay", &O::weight_decay, "decoupled weight decay, of all but biases and norms",
+                 {.minimum = 0})
+          .field("adam_beta1", &O::adam_beta1, "decay of the first moment; null: 0.9",
                  {.minimum = 0, .maximum = 1, .maximum_open = true})
-          .field("adam_beta2", &O::adam_beta2, "decay of the second moment",
+          .field("adam_beta2", &O::adam_beta2, "decay of the second moment; null: 0.999, lion's 0.99",
                  {.minimum = 0, .maximum = 1, .maximum_open = true})
-          .field("adam_epsilon", &O::adam_epsilon, "added to the root of the second moment",
+          .field("adam_epsilon", &O::adam_epsilon, "added to the root of the second moment; null: 1e-8",
                  {.minimum = 0, .minimum_open = true})
+          .field("optim_args", &O::optim_args, "options of single optimizers")
+          .field("loraplus_lr_ratio", &O::loraplus_lr_ratio,
+                 "LoRA+: the learning rate of B (and of vectors) is learning_rate times this; 16 is usual",
+                 {.minimum = 0, .minimum_open = true})
+          .field("loraplus_lr_embedding", &O::loraplus_lr_embedding,
+                 "LoRA+: the learning rate of an embedding's A and B", {.minimum = 0, .minimum_open = true})
           .field("max_grad_norm", &O::max_grad_norm, "gradients are scaled down to this global 2-norm; 0: never",
                  {.minimum = 0})
           .field(
@@ -70,6 +124,9 @@ const Schema<TrainOptions>& schema_of(TrainOptions*) {
           .renamed("cosine_min_lr_ratio", "min_lr_ratio")
           .renamed("min_lr_rate", "min_lr_ratio")
           .renamed("optim", "optimizer")
+          .renamed("lora_plus_lr_ratio", "loraplus_lr_ratio")
+          .renamed("momentum", "optim_args.momentum")
+          .renamed("nesterov", "optim_args.nesterov")
           .renamed("adam_eps", "adam_epsilon")
           .renamed("clip_grad_norm", "max_grad_norm")
           .renamed("gradient_clip_val", "max_grad_norm")
@@ -85,6 +142,7 @@ const Schema<TrainOptions>& schema_of(TrainOptions*) {
           .renamed("bf16", "model.dtype: bf16 chooses the compute type")
           .renamed("fp16", "model.dtype chooses the compute type: f32 or bf16")
           .renamed("dtype", "model.dtype chooses the compute type: f32 or bf16")
+          .rule(check_optimizer)
           .rule([](const O& o, const Yaml& node) {
             if (o.lr_scheduler_type == "constant" && o.min_lr_ratio > 0)
               node["min_lr_ratio"].refuse(

@@ -9,6 +9,13 @@
 
 namespace retort {
 
+/// Options that some optimizers have (Hugging Face's optim_args); nothing: the optimizer's own default.
+struct OptimArgs {
+  std::optional<double> momentum;
+  std::optional<double> dampening;
+  std::optional<bool> nesterov;
+};
+
 struct TrainOptions {
   double num_train_epochs = 1;
   std::optional<int64_t> max_steps;
@@ -24,9 +31,12 @@ struct TrainOptions {
 
   std::string optimizer = "adamw";
   double weight_decay = 0;
-  double adam_beta1 = 0.9;
-  double adam_beta2 = 0.999;
-  double adam_epsilon = 1e-8;
+  std::optional<double> adam_beta1;  ///< nothing: the optimizer's own default, as for the next two
+  std::optional<double> adam_beta2;
+  std::optional<double> adam_epsilon;
+  OptimArgs optim_args;
+  std::optional<double> loraplus_lr_ratio;
+  double loraplus_lr_embedding = 1e-6;
   double max_grad_norm = 1;
 
   bool gradient_checkpointing = false;
@@ -41,6 +51,7 @@ struct TrainOptions {
   int64_t windows_per_step() const { return micro_batch_size * gradient_accumulation_steps; }
 };
 
+const Schema<OptimArgs>& schema_of(OptimArgs*);
 const Schema<TrainOptions>& schema_of(TrainOptions*);
 
 /// Error(usage) when a key needs validation data and the recipe has none.

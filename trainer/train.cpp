@@ -79,7 +79,7 @@ struct Loop {
   const TrainCallbacks& callbacks;
   const Schedule schedule;
   const Json identity;
-  AdamW optimizer;
+  Optimizer optimizer;
   Loader loader;
   TrainState state = {};
   int64_t saved_step = -1;
@@ -304,7 +304,7 @@ TrainResult train(CausalLM& model, const std::vector<Parameter>& parameters, con
             .callbacks = callbacks,
             .schedule = make_schedule(options, steps),
             .identity = run_identity(options, run, data, validation, parameters, steps),
-            .optimizer = AdamW(parameters, options),
+            .optimizer = Optimizer(parameters, options, run.seed),
             .loader = Loader(data, run.seed)};
   TrainState& state = loop.state;
 

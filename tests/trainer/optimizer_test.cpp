@@ -63,7 +63,7 @@ TEST(Optimizer, ClippedAdamWEqualsTorchForTenSteps) {
     parameters.push_back({fmt::format("p{}", k), fill(golden["shapes"][k].get<std::vector<int64_t>>(), [&](int64_t i) {
                                                    return std::sin(0.37 * double(i) + double(k));
                                                  }).requires_grad_(true)});
-  AdamW optimizer(parameters, options);
+  Optimizer optimizer(parameters, options);
   for (int64_t step = 0; step < 10; ++step) {
     optimizer.zero_grad();
     for (size_t k = 0; k < parameters.size(); ++k) {
@@ -87,7 +87,7 @@ TEST(Optimizer, ClippedAdamWEqualsTorchForTenSteps) {
 
 TEST(Optimizer, ZeroGradKeepsTheBuffers) {
   std::vector<Parameter> parameters{{"p", at::ones({3}).requires_grad_(true)}};
-  AdamW optimizer(parameters, {});
+  Optimizer optimizer(parameters, {});
   const void* buffer = parameters[0].tensor.grad().data_ptr();
   (parameters[0].tensor * 2).sum().backward();
   EXPECT_EQ(parameters[0].tensor.grad().data_ptr(), buffer);
@@ -100,14 +100,14 @@ TEST(Optimizer, ZeroGradKeepsTheBuffers) {
 TEST(Optimizer, NonFiniteGradientsAreReportedNotScaled) {
   std::vector<Parameter> parameters{{"p", at::ones({2}).requires_grad_(true)},
                                     {"q", at::ones({1}).requires_grad_(true)}};
-  AdamW optimizer(parameters, {});
+  Optimizer optimizer(parameters, {});
   parameters[0].tensor.mutable_grad().fill_(3);
   parameters[1].tensor.mutable_grad().fill_(std::nanf(""));
   EXPECT_TRUE(std::isnan(optimizer.clip(1)));
   EXPECT_EQ(parameters[0].tensor.grad()[0].item<float>(), 3);
 }
 
-TEST(Optimizer, NothingToTrainIsAnError) { EXPECT_THROW(AdamW({}, {}), Error); }
+TEST(Optimizer, NothingToTrainIsAnError) { EXPECT_THROW(Optimizer({}, {}), Error); }
 
 TEST(TrainOptions, ReadsHuggingFaceNames) {
   const auto options =
