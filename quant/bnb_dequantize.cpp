@@ -1,31 +1,18 @@
 #include <algorithm>
-#include <cstring>
 
 #include "core/simd.h"
+#include "quant/blocks.h"
 #include "quant/bnb.h"
+#include "quant/dequantize.h"
 
 namespace retort {
 namespace {
 
-/// The two weights of each byte.
-using Pairs = std::array<std::array<float, 2>, 256>;
-
-Pairs make_pairs(BnbFormat format) {
-  const std::array<float, 16>& table = bnb_table(format);
-  Pairs pairs;
-  for (size_t i = 0; i < 256; ++i) pairs[i] = {table[i >> 4], table[i & 15]};
-  return pairs;
-}
-
-const Pairs& pairs_of(BnbFormat format) {
-  static const Pairs nf4 = make_pairs(BnbFormat::nf4), fp4 = make_pairs(BnbFormat::fp4);
-  return format == BnbFormat::fp4 ? fp4 : nf4;
-}
-
 float scale_of(const BnbState& s, int64_t block) {
   const auto i = static_cast<size_t>(block);
-  return s.is_double() ? s.nested_map[s.nested[i]] * s.absmax[i / static_cast<size_t>(s.nested_block)] + s.offset
-                       : s.absmax[i];
+  if (!s.is_double()) return s.absmax[i];
+  return blocks::nested_scale(s.nested_map.data(), s.nested[i], s.absmax[i / static_cast<size_t>(s.nested_block)],
+                              s.offset);
 }
 
 RETORT_SIMD void multiply(float* out, int64_t n, float scale) {
@@ -33,7 +20,7 @@ RETORT_SIMD void multiply(float* out, int64_t n, float scale) {
 }
 
 RETORT_SIMD void int8_to_float(const int8_t* codes, int64_t n, float scale, float* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(codes[i]) * scale * 7.874015718698502e-3f;  // 1 / 127
+  for (int64_t i = 0; i < n; ++i) out[i] = blocks::int8_weight(codes[i], scale);
 }
 
 /// Weights [begin, end), which have one scale.
@@ -49,13 +36,12 @@ void dequantize_piece(const BnbState& state, const uint8_t* codes, int64_t begin
       return multiply(out, n, scale);
     }
     default: {
-      const Pairs& pairs = pairs_of(state.format);
+      const float* table = bnb_table(state.format).data();
       int64_t i = 0;
-      if (begin % 2 != 0) out[i++] = pairs[codes[begin / 2]][1];
-      const uint8_t* code = codes + (begin + i) / 2;
-      for (; i + 2 <= n; i += 2) std::memcpy(out + i, pairs[*code++].data(), 2 * sizeof(float));
-      if (i < n) out[i] = pairs[*code][0];
-      return multiply(out, n, scale);
+      if (begin % 2 != 0) out[i++] = blocks::four_bits(table, codes, begin, scale);
+      const int64_t whole = (n - i) / 2 * 2;
+      lookup_pairs(codes + (begin + i) / 2, whole, table, scale, out + i);
+      if (i + whole < n) out[n - 1] = blocks::four_bits(table, codes, end - 1, scale);
     }
   }
 }

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "quant/dequantize.h"
 
 namespace retort {
 namespace {
@@ -51,8 +52,9 @@ uint64_t expected_bytes(const std::string& name, int type, const std::vector<int
   return bytes;
 }
 
-/// Converts `n` elements from `from` to float. Only F64 loses bits here; it never takes this way into an f64 tensor.
-void to_float(int type, const uint8_t* from, float* to, int64_t n) {
+/// Converts `n` elements, whole blocks, from `from` to float. Only F64 loses bits here; it never takes this way into an
+/// f64 tensor.
+void blocks_to_floats(int type, const uint8_t* from, float* to, int64_t n) {
   if (type == GGML_TYPE_F32) {
     std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
   } else if (type == GGML_TYPE_F64) {
@@ -61,6 +63,8 @@ void to_float(int type, const uint8_t* from, float* to, int64_t n) {
       std::memcpy(&value, from + static_cast<size_t>(i) * sizeof value, sizeof value);
       to[i] = static_cast<float>(value);
     }
+  } else if (const ToFloats vectorized = vectorized_to_floats(type)) {
+    vectorized(from, n, to);
   } else {
     traits(type).to_float(from, to, n);
   }
@@ -136,20 +140,32 @@ double QuantizedTensor::bits_per_weight() const {
   return 8.0 * static_cast<double>(stored_bytes()) / static_cast<double>(elements());
 }
 
+void QuantizedTensor::check_holds_weights() const {
+  if (is_ggml() && type_ != GGML_TYPE_F32 && type_ != GGML_TYPE_F64 && traits(type_).to_float == nullptr)
+    fail(Exit::bad_input, "tensor {}: type {} holds no weights", name_, type_name());
+}
+
+void QuantizedTensor::to_floats(int64_t row, int64_t begin, int64_t end, float* out) const {
+  if (!is_ggml()) return bnb_dequantize(*state_, bytes_.data(), row * columns() + begin, row * columns() + end, out);
+  const size_t first = static_cast<size_t>(row) * row_bytes() + ggml_row_size(static_cast<ggml_type>(type_), begin);
+  blocks_to_floats(type_, bytes_.data() + first, out, end - begin);
+}
+
+void QuantizedTensor::rows_to_floats(int64_t row, int64_t count, float* out) const {
+  if (!is_ggml())
+    bnb_dequantize(*state_, bytes_.data(), row * columns(), (row + count) * columns(), out);
+  else
+    blocks_to_floats(type_, bytes_.data() + static_cast<size_t>(row) * row_bytes(), out, count * columns());
+}
+
 void QuantizedTensor::dequantize_rows(int64_t begin, int64_t end, const at::Tensor& out) const {
   if (begin < 0 || end < begin || end > rows() || !out.is_contiguous() || !out.device().is_cpu() ||
       out.numel() != (end - begin) * columns())
     fail(Exit::internal, "tensor {}: dequantize_rows({}, {}) of {} rows into {} elements", name_, begin, end, rows(),
          out.numel());
-  if (is_ggml() && type_ != GGML_TYPE_F32 && type_ != GGML_TYPE_F64 && traits(type_).to_float == nullptr)
-    fail(Exit::bad_input, "tensor {}: type {} holds no weights", name_, type_name());
+  check_holds_weights();
   const int64_t columns = this->columns();
-  const auto to_floats = [&](int64_t row, int64_t count, float* to) {
-    if (is_ggml())
-      to_float(type_, bytes_.data() + static_cast<size_t>(row) * row_bytes(), to, count * columns);
-    else
-      bnb_dequantize(*state_, bytes_.data(), row * columns, (row + count) * columns, to);
-  };
+  const auto to_floats = [&](int64_t row, int64_t count, float* to) { rows_to_floats(row, count, to); };
   // About 10 us of work a task, so that small tensors stay on one thread.
   const int64_t grain = std::max<int64_t>(1, 16384 / columns);
   at::parallel_for(begin, end, grain, [&](int64_t first, int64_t last) {

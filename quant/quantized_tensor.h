@@ -48,6 +48,9 @@ class QuantizedTensor {
   /// as ggml's to_float or bitsandbytes does, in parallel. Error(bad_input) for the integer types, which hold no
   /// weights.
   void dequantize_rows(int64_t begin, int64_t end, const at::Tensor& out) const;
+  /// Weights [begin, end) of one row to `out`, f32, on the calling thread; in ggml's types whole blocks. For loops that
+  /// have checked type and bounds.
+  void to_floats(int64_t row, int64_t begin, int64_t end, float* out) const;
   /// The whole tensor as a new dense tensor of `dtype`.
   at::Tensor dequantize(at::ScalarType dtype = at::kFloat) const;
   /// A tensor with rows in another order (row i of the result is row order[i]); copies the bytes.
@@ -55,8 +58,12 @@ class QuantizedTensor {
   QuantizedTensor permute_rows(std::span<const int64_t> order) const;
   /// The same bytes under another name, in a shape of the same size.
   QuantizedTensor renamed(std::string name, std::vector<int64_t> shape) const;
+  /// Error(bad_input) for the integer types, which hold no weights.
+  void check_holds_weights() const;
 
  private:
+  void rows_to_floats(int64_t row, int64_t count, float* out) const;
+
   std::string name_;
   int type_ = 0;
   std::vector<int64_t> shape_;
