@@ -213,7 +213,7 @@ std::string dataset_key(const Tokenizer& tokenizer, const ChatTemplate& chat_tem
                 {"max_length", options.encode.max_length},
                 {"train_on", static_cast<int>(options.encode.train_on)},
                 {"truncation", static_cast<int>(options.encode.truncation)},
-                {"packing", options.packing}};
+                {"packing", options.packing ? "best fit, random order" : "none"}};
   return sha256_hex(parts.dump());
 }
 

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <numeric>
 #include <set>
+#include <span>
 
 #include "core/error.h"
+#include "core/rng.h"
 
 namespace retort {
 namespace {
@@ -30,7 +32,7 @@ void Packer::finish() {
   auto length = [&](size_t row) { return static_cast<int64_t>(pool_[row].ids.size()); };
   std::vector<size_t> order(pool_.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return length(a) > length(b); });
+  if (packing_) Rng(0).shuffle(std::span(order));
 
   std::vector<std::vector<size_t>> windows;
   std::set<std::pair<int64_t, size_t>> room;  // tokens left, window

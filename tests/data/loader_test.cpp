@@ -117,7 +117,7 @@ TEST(Packer, KeepsEveryDocumentWholeAndOnce) {
   }
   EXPECT_EQ(seen.size(), static_cast<size_t>(rows));
   EXPECT_EQ(tokens, total);
-  EXPECT_GT(static_cast<double>(total) / (100.0 * static_cast<double>(windows.size())), 0.99) << "windows are full";
+  EXPECT_GT(static_cast<double>(total) / (100.0 * static_cast<double>(windows.size())), 0.95) << "windows are full";
 
   std::vector<Packer::Window> again;
   Packer same(100, true, [&](const Packer::Window& window) { again.push_back(window); });
@@ -128,6 +128,20 @@ TEST(Packer, KeepsEveryDocumentWholeAndOnce) {
   expect_error(Exit::internal, {"101 tokens", "100"}, [&] {
     same.add({"", "", std::vector<int32_t>(101), {}, false});
   });
+}
+
+// Rows of one length are often of one kind; steps of one kind each make a worse model (docs/performance.md).
+TEST(Packer, MixesShortAndLongRows) {
+  size_t mixed = 0, windows = 0;
+  Packer packer(120, true, [&](const Packer::Window& window) {
+    std::set<size_t> lengths;
+    for (const Example& example : window) lengths.insert(example.ids.size());
+    mixed += lengths.size() > 1;
+    ++windows;
+  });
+  for (int64_t i = 0; i < 1000; ++i) packer.add({"", "", std::vector<int32_t>(i < 500 ? 10 : 30), {}, false});
+  packer.finish();
+  EXPECT_GT(mixed, windows * 2 / 3);
 }
 
 }  // namespace
