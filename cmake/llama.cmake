@@ -6,10 +6,14 @@ if(NOT EXISTS "${llama_ROOT}/lib/libllama.a")
 endif()
 add_library(llama_api INTERFACE)
 target_include_directories(llama_api SYSTEM INTERFACE ${llama_ROOT}/include)
-# libgomp comes from LibTorch: two OpenMP run-times in one process fight over the cores.
+# libgomp comes from LibTorch: two OpenMP run-times in one process fight over the cores. Some builds have a hash in its name.
+file(GLOB gomp RELATIVE ${Torch_ROOT}/lib ${Torch_ROOT}/lib/libgomp*.so*)
+if(NOT gomp)
+  set(gomp libgomp.so.1)
+endif()
 target_link_libraries(llama_api INTERFACE
   ${llama_ROOT}/lib/libllama.a -Wl,--start-group ${llama_ROOT}/lib/libggml.a ${llama_ROOT}/lib/libggml-cpu.a
-  ${llama_ROOT}/lib/libggml-base.a -Wl,--end-group "$<$<BOOL:1>:-l:libgomp.so.1>" pthread dl m)
+  ${llama_ROOT}/lib/libggml-base.a -Wl,--end-group "$<$<BOOL:1>:-l:${gomp}>" pthread dl m)
 target_link_directories(llama_api INTERFACE ${Torch_ROOT}/lib)
 
 add_library(jinja_api INTERFACE)

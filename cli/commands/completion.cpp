@@ -1,70 +1,95 @@
-// retort completion SHELL: a completion script that asks the program's own list of subcommands and options.
+// retort completion SHELL: a completion script made from the live command tree, so that a new subcommand or option
+// needs nothing here.
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include "cli/command.h"
-#include "core/error.h"
 
 namespace retort {
 namespace {
 
-// Both scripts are made from the live command tree, so a new subcommand or option needs nothing here.
-std::string words_of(const CLI::App& app) {
-  std::string words;
-  for (const CLI::Option* option : app.get_options())
-    for (const std::string& name : option->get_lnames()) words += "--" + name + " ";
-  if (!words.empty()) words.pop_back();
-  return words;
+std::vector<const CLI::App*> subcommands_of(const CLI::App& app) {
+  return app.get_subcommands([](const CLI::App*) { return true; });
 }
 
-std::string bash_script(const CLI::App& root) {
-  std::string cases, commands;
-  for (const CLI::App* sub : root.get_subcommands([](const CLI::App*) { return true; })) {
-    commands += sub->get_name() + " ";
-    cases += fmt::format("    {}) words=\"{}\" ;;\n", sub->get_name(), words_of(*sub));
+/// The values that an option takes, where they are a set: CLI11 shows it as "TEXT:{a,b}".
+std::string choices_of(const CLI::Option& option) {
+  const std::string type = option.get_type_name();
+  const size_t begin = type.find('{'), end = type.find('}');
+  if (begin == std::string::npos || end == std::string::npos) return "";
+  std::string choices = type.substr(begin + 1, end - begin - 1);
+  std::replace(choices.begin(), choices.end(), ',', ' ');
+  return choices;
+}
+
+/// Cases of a shell's `case` over the words before the one to complete; they set `names` and `options`.
+std::string cases_of(const CLI::App& app, const std::string& path) {
+  std::string cases, names;
+  std::vector<std::string> options;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string choices = choices_of(*option);
+    if (option->get_positional()) names += choices;
+    for (const std::string& name : option->get_lnames()) {
+      options.push_back("--" + name);
+      if (!choices.empty()) cases += fmt::format("    \"{}\"*\" --{}\") names=\"{}\" ;;\n", path, name, choices);
+    }
   }
+  for (const CLI::App* sub : subcommands_of(app)) {
+    cases += cases_of(*sub, path.empty() ? sub->get_name() : path + " " + sub->get_name());
+    names += (names.empty() ? "" : " ") + sub->get_name();
+  }
+  const std::string words = fmt::format("options=\"{}\"", fmt::join(options, " "));
+  if (!names.empty()) cases += fmt::format("    \"{}\") names=\"{}\" {} ;;\n", path, names, words);
+  if (!path.empty()) cases += fmt::format("    \"{}\"*) {} ;;\n", path, words);
+  return cases;
+}
+
+// Files are completed as files only where nothing else fits: a folder named export is not the command.
+std::string bash_script(const CLI::App& root) {
   return fmt::format(R"(# bash completion for retort: source <(retort completion bash)
 _retort() {{
-  local current=${{COMP_WORDS[COMP_CWORD]}} words
-  if (( COMP_CWORD == 1 )); then
-    COMPREPLY=($(compgen -W "{}" -- "$current"))
-    return
-  fi
-  case ${{COMP_WORDS[1]}} in
+  local current=${{COMP_WORDS[COMP_CWORD]}} before="${{COMP_WORDS[*]:1:COMP_CWORD-1}}" names="" options=""
+  case $before in
 {}  esac
-  if [[ $current == -* ]]; then
-    COMPREPLY=($(compgen -W "$words" -- "$current"))
+  [[ $current == -* ]] && names=$options
+  if [[ -n $names ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$names" -- "$current")
   else
-    COMPREPLY=($(compgen -f -- "$current"))
+    compopt -o filenames
+    mapfile -t COMPREPLY < <(compgen -f -- "$current")
   fi
 }}
-complete -o filenames -F _retort retort ./retort
+complete -F _retort retort ./retort
 )",
-                     commands, cases);
+                     cases_of(root, ""));
 }
 
 std::string zsh_script(const CLI::App& root) {
-  std::string cases, commands;
-  for (const CLI::App* sub : root.get_subcommands([](const CLI::App*) { return true; })) {
+  std::string commands;
+  for (const CLI::App* sub : subcommands_of(root)) {
     std::string summary = sub->get_description();
     for (size_t at = 0; (at = summary.find('\'', at)) != std::string::npos; at += 4) summary.replace(at, 1, "'\\''");
     commands += fmt::format("    '{}:{}'\n", sub->get_name(), summary);
-    cases += fmt::format("    {}) compadd -- {} ;;\n", sub->get_name(), words_of(*sub));
   }
   return fmt::format(R"(#compdef retort
 # zsh completion for retort: retort completion zsh > a folder of $fpath, as _retort
+local before="${{(j: :)words[2,CURRENT-1]}}" names="" options=""
 local -a commands
 commands=(
 {})
-if (( CURRENT == 2 )); then
+case $before in
+{}esac
+if [[ $words[CURRENT] == -* ]]; then
+  compadd -- ${{=options}}
+elif [[ -z $before ]]; then
   _describe command commands
-elif [[ $words[CURRENT] == -* ]]; then
-  case $words[2] in
-{}  esac
+elif [[ -n $names ]]; then
+  compadd -- ${{=names}}
 else
   _files
 fi
 )",
-                     commands, cases);
+                     commands, cases_of(root, ""));
 }
 
 std::function<int()> setup(CLI::App& app) {

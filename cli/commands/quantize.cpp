@@ -122,7 +122,7 @@ std::function<int()> setup(CLI::App& app) {
 
 extern const Command command_quantize{
     .name = "quantize",
-    .summary = "Write a model in another type, and what that cost each tensor",
+    .summary = "Write a model in another type, and what that cost each tensor.",
     .examples =
         "  retort quantize smollm2-hf --type nf4_dq --out smollm2-nf4\n"
         "  retort quantize smollm2.gguf --type int8 --out smollm2-int8\n"

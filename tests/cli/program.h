@@ -18,9 +18,10 @@ extern char** environ;
 
 namespace retort {
 
-inline ProcessResult retort(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), RETORT_PROGRAM);
-  return run_program(arguments);
+inline ProcessResult retort(const std::vector<std::string>& arguments) {
+  std::vector<std::string> command = {RETORT_PROGRAM};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  return run_program(command);
 }
 
 /// The program while it runs; its output goes to `log`.
