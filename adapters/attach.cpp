@@ -1,5 +1,7 @@
 #include "adapters/attach.h"
 
+#include <set>
+
 #include "core/error.h"
 #include "core/schema.h"
 
@@ -37,6 +39,12 @@ std::vector<Target> targets_of(const std::vector<Linear*>& linears, const Adapte
 
 }  // namespace
 
+OriginalWeight original_weights(const Checkpoint& checkpoint) {
+  const Checkpoint* before = checkpoint.unquantized();
+  if (!before) return {};
+  return [before](const std::string& name) { return before->tensor(name).dequantize(at::kFloat); };
+}
+
 AttachReport plan_adapters(CausalLM& model, const AdapterOptions& options) {
   const AdapterKind& kind = adapter_kind(options.kind);
   const std::vector<Linear*> linears = model.linears();
@@ -46,20 +54,24 @@ AttachReport plan_adapters(CausalLM& model, const AdapterOptions& options) {
     const Linear& linear = *linears[target.index];
     report.targets.push_back(linear.name);
     report.ranks.push_back(target.r);
-    report.trainable += kind.parameters(linear, target);
+    report.trainable += kind.parameters(linear, options, target);
   }
   return report;
 }
 
-AttachReport attach(CausalLM& model, const AdapterOptions& options, uint64_t seed) {
+AttachReport attach(CausalLM& model, const AdapterOptions& options, uint64_t seed, const OriginalWeight& original) {
   AttachReport report = plan_adapters(model, options);
   const AdapterKind& kind = adapter_kind(options.kind);
   const at::ScalarType parameter = model.dtype() == at::kDouble ? at::kDouble : at::kFloat;
   detach(model);
   const std::vector<Linear*> linears = model.linears();
-  for (const Target& target : targets_of(linears, options)) {
+  const std::vector<Target> targets = targets_of(linears, options);
+  std::vector<const Linear*> all;
+  for (const Target& target : targets) all.push_back(linears[target.index]);
+  std::any shared;
+  for (const Target& target : targets) {
     Linear& linear = *linears[target.index];
-    linear.adapter = kind.make({linear, options, target, parameter, model.device(), seed});
+    linear.adapter = kind.make({linear, options, target, parameter, model.device(), seed, all, shared, original});
   }
   return report;
 }
@@ -75,6 +87,17 @@ std::vector<Parameter> trainable_parameters(CausalLM& model) {
     for (Parameter& parameter : linear->adapter->parameters()) parameters.push_back(std::move(parameter));
   }
   return parameters;
+}
+
+std::vector<Parameter> adapter_constants(CausalLM& model) {
+  std::vector<Parameter> constants;
+  std::set<std::string> seen;
+  for (Linear* linear : model.linears()) {
+    if (!linear->adapter) continue;
+    for (Parameter& constant : linear->adapter->constants())
+      if (seen.insert(constant.name).second) constants.push_back(std::move(constant));
+  }
+  return constants;
 }
 
 void set_micro_step(CausalLM& model, uint64_t micro_step) {

@@ -3,8 +3,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <any>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +18,12 @@
 
 namespace retort {
 
+/// A weight as it was before the base was quantized, f32 [out, in], by its name; empty: not to be had.
+using OriginalWeight = std::function<at::Tensor(const std::string& name)>;
+
+/// Of a checkpoint that quantizes while it is read; empty for any other. The checkpoint must outlive it.
+OriginalWeight original_weights(const Checkpoint& checkpoint);
+
 /// What a kind needs to make one adapter.
 struct AdapterPlace {
   const Linear& linear;
@@ -22,18 +31,28 @@ struct AdapterPlace {
   Target target;             ///< rank and scale after the patterns
   at::ScalarType parameter;  ///< type of the parameters: f32, or f64 on an f64 model
   at::Device device;
-  uint64_t seed;  ///< of the run; a layer's numbers depend on it and on the layer's name only
+  uint64_t seed;                          ///< of the run; a layer's numbers depend on it and on the layer's name only
+  const std::vector<const Linear*>& all;  ///< every layer that gets an adapter
+  std::any& shared;                       ///< what the adapters of one model share; empty at the first
+  const OriginalWeight& original;
 };
 
 /// One kind of adapter: adapters/kinds/<name>.cpp defines `extern const AdapterKind adapter_<name>`.
 struct AdapterKind {
   const char* name;
   const char* summary;
-  const char* peft_type;  ///< in adapter_config.json
-  bool low_rank;  ///< its change is a product b a (LinearAdapter::low_rank), which llama.cpp's adapters can hold
+  const char* peft_type;              ///< in adapter_config.json
+  std::span<const char* const> keys;  ///< of AdapterOptions that it reads, beyond those that choose modules
   std::unique_ptr<LinearAdapter> (*make)(const AdapterPlace& place);
   /// Parameters that one adapter adds to a linear layer.
-  int64_t (*parameters)(const Linear& linear, const Target& target);
+  int64_t (*parameters)(const Linear& linear, const AdapterOptions& options, const Target& target);
+  /// Why llama.cpp's adapters cannot hold it; empty when its change is a product (LinearAdapter::low_rank).
+  std::string (*gguf_refusal)(const AdapterOptions& options);
+  /// Its own keys of adapter_config.json; from_peft throws Error(bad_input) that names `where` and the key.
+  void (*to_peft)(const AdapterOptions& options, Json& config);
+  void (*from_peft)(const Json& config, const std::string& where, AdapterOptions& options);
+  /// What LinearAdapter::saved belongs to.
+  AdapterOptions (*saved)(AdapterOptions options) = [](AdapterOptions options) { return options; };
 };
 
 const std::vector<const AdapterKind*>& adapter_kinds();
@@ -52,11 +71,14 @@ AttachReport plan_adapters(CausalLM& model, const AdapterOptions& options);
 
 /// Attaches one adapter to each target (any older one is dropped). Same seed, same numbers, whatever else is targeted
 /// and on whatever device.
-AttachReport attach(CausalLM& model, const AdapterOptions& options, uint64_t seed);
+AttachReport attach(CausalLM& model, const AdapterOptions& options, uint64_t seed, const OriginalWeight& original = {});
 void detach(CausalLM& model);
 
 /// Every adapter's parameters, in module order, A before B; the optimizer's and the checkpoints' order.
 std::vector<Parameter> trainable_parameters(CausalLM& model);
+
+/// What the adapters compute with and do not train (LinearAdapter::constants), each name once.
+std::vector<Parameter> adapter_constants(CausalLM& model);
 
 /// Names the micro-batch that the next forward belongs to. Dropout masks are a function of (seed, this number, layer),
 /// so a forward that runs again in backward, or again after a resume, drops the same elements. Call it before each

@@ -2,6 +2,7 @@
 
 #include <re2/re2.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -213,6 +214,12 @@ std::vector<Target> match_targets(const AdapterOptions& options, const std::vect
   ranks.refuse_idle(target_names);
   alphas.refuse_idle(target_names);
   return targets;
+}
+
+bool chooses(const ModuleChoice& choice, const std::string& name) {
+  if (!choice.expression.empty()) return choice.all_linear() || RE2::FullMatch(name, choice.expression);
+  return std::any_of(choice.names.begin(), choice.names.end(),
+                     [&](const std::string& part) { return equals_or_ends(name, part); });
 }
 
 }  // namespace retort

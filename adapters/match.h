@@ -22,4 +22,7 @@ struct Target {
 std::vector<Target> match_targets(const AdapterOptions& options, const std::vector<std::string>& names,
                                   const std::string& head = "lm_head");
 
+/// Whether `choice` names the module, by the same rules.
+bool chooses(const ModuleChoice& choice, const std::string& name);
+
 }  // namespace retort

@@ -1,8 +1,9 @@
-// What a merge makes of a base weight and its adapter.
+// What a merge makes of the base's tensors and the adapters.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <map>
 #include <string>
 
@@ -10,11 +11,9 @@
 
 namespace retort {
 
-/// The adapters by the name of the weight that each changes ("model.layers.0.self_attn.q_proj.weight"). They belong to
-/// the model.
-std::map<std::string, const LinearAdapter*> adapted_weights(CausalLM& model);
-
-/// W + delta as f32 [out, in] on the CPU; W is the stored weight, dequantized exactly as llama.cpp does it.
-at::Tensor merged_weight(const QuantizedTensor& stored, const LinearAdapter& adapter);
+/// The tensors of the merged model that are not the base's, by Hugging Face name
+/// ("model.layers.0.self_attn.q_proj.weight"), each made when it is asked for: f32 on the CPU, in the base's shape,
+/// from the stored weight, dequantized exactly as llama.cpp does it. `base` and `model` must outlive the functions.
+std::map<std::string, std::function<at::Tensor()>> merged_tensors(const Checkpoint& base, CausalLM& model);
 
 }  // namespace retort

@@ -3,7 +3,9 @@
 #include <re2/re2.h>
 
 #include <algorithm>
+#include <set>
 
+#include "adapters/attach.h"
 #include "core/error.h"
 #include "core/schema.h"
 
@@ -49,28 +51,36 @@ Json json_of(const ModuleChoice& choice) {
   return choice.names.empty() ? Json(nullptr) : Json(choice.names);
 }
 
-void from_yaml(const Yaml& node, LoraInit& init) {
-  const std::string text = node.is_scalar() ? node.as_string() : "";
-  if (text == "true") {
-    init = LoraInit::kaiming;
-  } else if (text == "gaussian") {
-    init = LoraInit::gaussian;
-  } else {
-    node.refuse(
-        fmt::format("found {}; allowed: true (A kaiming-uniform, B zero), gaussian. PEFT's others change the base "
-                    "weights or B at the start, which an adapter beside unchanged weights cannot hold",
-                    node.shown()));
-  }
+std::string LoraInit::name() const {
+  static constexpr const char* names[] = {"true", "gaussian", "pissa", "olora", "loftq"};
+  return iterations > 0 ? fmt::format("pissa_niter_{}", iterations) : names[kind];
 }
 
-Json json_schema_of(LoraInit*) { return {{"enum", {true, "gaussian"}}}; }
+void from_yaml(const Yaml& node, LoraInit& init) {
+  const std::string text = node.is_scalar() ? node.as_string() : "";
+  for (const LoraInit::Kind kind :
+       {LoraInit::kaiming, LoraInit::gaussian, LoraInit::pissa, LoraInit::olora, LoraInit::loftq}) {
+    init = {kind, 0};
+    if (text == init.name()) return;
+  }
+  static const RE2 randomized("pissa_niter_([1-9][0-9]?)");
+  init = {LoraInit::pissa, 0};
+  if (RE2::FullMatch(text, randomized, &init.iterations)) return;
+  node.refuse(fmt::format("found {}; allowed: true, gaussian, pissa, pissa_niter_N with N from 1 to 99, olora, loftq",
+                          node.shown()));
+}
 
-Json json_of(const LoraInit& init) { return init == LoraInit::gaussian ? Json("gaussian") : Json(true); }
+Json json_schema_of(LoraInit*) {
+  return {{"oneOf",
+           {{{"enum", {true, "gaussian", "pissa", "olora", "loftq"}}},
+            {{"type", "string"}, {"pattern", "^pissa_niter_[1-9][0-9]?$"}}}}};
+}
+
+Json json_of(const LoraInit& init) { return init.kind == LoraInit::kaiming ? Json(true) : Json(init.name()); }
 
 const Schema<AdapterOptions>& schema_of(AdapterOptions*) {
   static const auto schema =
-      Schema<AdapterOptions>("adapter",
-                             "What is trained: a low-rank update of the linear layers. The names are PEFT's.")
+      Schema<AdapterOptions>("adapter", "What is trained: an update of the linear layers. The names are PEFT's.")
           .field("kind", &AdapterOptions::kind, "which adapter; `retort schema` lists them")
           .field("r", &AdapterOptions::r, "rank of the update", {.minimum = 1, .maximum = 65536})
           .field("lora_alpha", &AdapterOptions::lora_alpha, "the update is scaled by lora_alpha / r",
@@ -90,7 +100,15 @@ const Schema<AdapterOptions>& schema_of(AdapterOptions*) {
           .field("rank_pattern", &AdapterOptions::rank_pattern, "module name or regular expression -> its rank")
           .field("alpha_pattern", &AdapterOptions::alpha_pattern, "module name or regular expression -> its lora_alpha")
           .field("init_lora_weights", &AdapterOptions::init_lora_weights,
-                 "`true`: A kaiming-uniform, B zero; `gaussian`: A normal with deviation 1 / r, B zero")
+                 "`true`: A kaiming-uniform, B zero; `gaussian`: A normal with deviation 1 / r, B zero; `pissa`, "
+                 "`pissa_niter_N` (randomized, N rounds), `olora`: from the weight itself; `loftq`: from what nf4, fp4 "
+                 "or int8 lost of it")
+          .field("lora_bias", &AdapterOptions::lora_bias, "train a bias with B")
+          .field("feedforward_modules", &AdapterOptions::feedforward_modules,
+                 "ia3: the target modules whose input is scaled instead of their output")
+          .field("projection_prng_key", &AdapterOptions::projection_prng_key,
+                 "vera: seed of the random projections that all layers share", {.minimum = 0})
+          .field("d_initial", &AdapterOptions::d_initial, "vera: what the trained vector d starts from")
           .field("bias", &AdapterOptions::bias, "biases are never trained", {.one_of = {"none"}})
           .field("modules_to_save", &AdapterOptions::modules_to_save, "modules trained whole; must be empty")
           .renamed("lora_r", "r")
@@ -114,7 +132,28 @@ const Schema<AdapterOptions>& schema_of(AdapterOptions*) {
   return schema;
 }
 
+namespace {
+
+/// A key that is set, but that the kind does not read, would be silently lost.
+void check_keys(const AdapterOptions& options) {
+  static const std::set<std::string> common = {"kind", "target_modules", "exclude_modules", "bias", "modules_to_save"};
+  const AdapterKind& kind = adapter_kind(options.kind);
+  const Json given = to_json(options), unset = to_json(AdapterOptions{});
+  for (const auto& [key, value] : given.items()) {
+    const bool read = common.contains(key) ||
+                      std::any_of(kind.keys.begin(), kind.keys.end(), [&](const char* name) { return key == name; });
+    if (!read && value != unset[key])
+      fail(Exit::usage, "{}: \"{}\" adapters have no such key; allowed: {}", key, kind.name,
+           fmt::join(kind.keys, ", "));
+  }
+}
+
+}  // namespace
+
 void check_options(const AdapterOptions& options) {
+  check_keys(options);
+  if (options.lora_bias && options.kind == "dora")
+    fail(Exit::usage, "lora_bias: DoRA rescales rows of the weight and has no place for a bias; leave it out");
   if (!options.modules_to_save.empty())
     fail(Exit::usage,
          "modules_to_save: \"{}\" asks for a module trained whole, which no adapter file for llama.cpp can "

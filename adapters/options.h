@@ -22,8 +22,22 @@ struct ModuleChoice {
   bool all_linear() const;
 };
 
-/// PEFT's init_lora_weights, as far as the result is plain LoRA: `true` (A kaiming-uniform, B zero) or "gaussian".
-enum class LoraInit { kaiming, gaussian };
+/// PEFT's init_lora_weights: what A and B start from.
+struct LoraInit {
+  enum Kind {
+    kaiming,   ///< `true`: A kaiming-uniform, B zero
+    gaussian,  ///< A normal with deviation 1 / r, B zero
+    pissa,     ///< the weight's principal directions (https://arxiv.org/abs/2404.02948); pissa_niter_N: randomized
+    olora,     ///< its QR decomposition (https://arxiv.org/abs/2406.01775)
+    loftq,     ///< the principal directions of what quantization lost (https://arxiv.org/abs/2310.08659)
+  };
+  Kind kind = kaiming;
+  int64_t iterations = 0;  ///< of the randomized decomposition; 0: the exact one
+  bool from_weight() const { return kind == pissa || kind == olora || kind == loftq; }
+  /// Whether the adapter starts with a part of the weight that it takes out of the base.
+  bool takes_from_base() const { return kind == pissa || kind == olora; }
+  std::string name() const;  ///< as PEFT writes it
+};
 
 struct AdapterOptions {
   std::string kind = "lora";  ///< a file in adapters/kinds/
@@ -37,7 +51,11 @@ struct AdapterOptions {
   std::vector<std::string> layers_pattern;   ///< names of the list of layers; empty: any
   std::map<std::string, int64_t> rank_pattern;
   std::map<std::string, double> alpha_pattern;
-  LoraInit init_lora_weights = LoraInit::kaiming;
+  LoraInit init_lora_weights;
+  bool lora_bias = false;                                                      ///< B has a trained bias
+  ModuleChoice feedforward_modules{.expression = "", .names = {"down_proj"}};  ///< IA3: scaled at the input
+  int64_t projection_prng_key = 0;                                             ///< VeRA: seed of the shared projections
+  double d_initial = 0.1;                                                      ///< VeRA: what its vector d starts from
   std::string bias = "none";
   std::vector<std::string> modules_to_save;
 };

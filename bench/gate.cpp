@@ -66,14 +66,14 @@ struct Sample {
 /// Sixteen rows of every third weight.
 std::vector<Sample> sample_rows(const Prepared& prepared, CausalLM& model, const Imatrix& imatrix) {
   std::vector<Sample> samples;
-  const auto adapters = adapted_weights(model);
+  const auto adapters = merged_tensors(*prepared.checkpoint, model);
   int nth = 0;
   for (const TensorSpec& spec : family_of(model.config()).tensors(model.config())) {
     const auto adapter = adapters.find(spec.name);
     const auto entry = imatrix.entries.find(spec.gguf);
     if (adapter == adapters.end() || entry == imatrix.entries.end()) continue;
     if (nth++ % 3 != 0) continue;
-    const at::Tensor merged = merged_weight(prepared.checkpoint->tensor(spec.name), *adapter->second);
+    const at::Tensor merged = adapter->second();
     samples.push_back({merged.narrow(0, 0, 16).clone(), column_weights(entry->second)});
   }
   return samples;

@@ -92,7 +92,7 @@ WeightDifference compare_weight(const QuantizedTensor& stored, const at::Tensor&
 
 void compare_weights(const GateReference& reference, const GateFile& shipped_file, GateReport& report) {
   const std::unique_ptr<Checkpoint> file = Checkpoint::open(shipped_file.path);
-  const auto adapters = adapted_weights(reference.trained);
+  const auto adapted = merged_tensors(reference.base, reference.trained);
   const ModelConfig& config = reference.base.config();
   if (file->config().rope_factors != config.rope_factors || file->config().norm_eps != config.norm_eps ||
       file->config().rope_theta != config.rope_theta) {
@@ -101,26 +101,25 @@ void compare_weights(const GateReference& reference, const GateFile& shipped_fil
   std::map<std::string, std::string> gguf_names = {{"lm_head.weight", "output.weight"}};
   for (const TensorSpec& spec : family_of(config).tensors(config)) gguf_names[spec.name] = spec.gguf;
   std::vector<std::string> names = reference.base.names();
-  if (config.tied && adapters.contains("lm_head.weight")) names.push_back("lm_head.weight");
+  for (const auto& [name, make] : adapted)
+    if (!reference.base.has(name)) names.push_back(name);
   for (const std::string& name : names) {
     if (!file->has(name)) {
       report.reasons.push_back(fmt::format("weights: {} is missing", name));
       continue;
     }
     const QuantizedTensor shipped = file->tensor(name);
-    const QuantizedTensor base =
-        reference.base.tensor(name == "lm_head.weight" && config.tied ? "model.embed_tokens.weight" : name);
-    if (shipped.shape() != base.shape()) {
+    const auto adapter = adapted.find(name);
+    const at::Tensor merged =
+        adapter == adapted.end() ? reference.base.tensor(name).dequantize(at::kFloat) : adapter->second();
+    if (at::IntArrayRef(shipped.shape()) != merged.sizes()) {
       report.reasons.push_back(fmt::format("weights: {} has the shape [{}], the base's is [{}]", name,
-                                           fmt::join(shipped.shape(), ", "), fmt::join(base.shape(), ", ")));
+                                           fmt::join(shipped.shape(), ", "), fmt::join(merged.sizes(), ", ")));
       continue;
     }
-    auto adapter = adapters.find(name);
-    const at::Tensor merged =
-        adapter == adapters.end() ? base.dequantize(at::kFloat) : merged_weight(base, *adapter->second);
     std::vector<float> columns;
     if (shipped_file.imatrix) {
-      const auto entry = shipped_file.imatrix->entries.find(gguf_names.at(name));
+      const auto entry = shipped_file.imatrix->entries.find(gguf_names[name]);
       if (entry != shipped_file.imatrix->entries.end()) columns = column_weights(entry->second);
     }
     WeightDifference difference = compare_weight(shipped, merged, columns);

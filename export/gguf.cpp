@@ -22,29 +22,45 @@ namespace {
 /// One tensor of the merged model on its way into a file.
 struct Piece {
   TensorSpec spec;
-  std::string stored;                      ///< name of the base's tensor that it is made of
-  const LinearAdapter* adapter = nullptr;  ///< added to it
-  int type = 0;                            ///< ggml_type to write
+  std::function<at::Tensor()> merged;  ///< makes it where it is not the base's
+  int type = GGML_TYPE_F32;            ///< ggml_type to write
 };
+
+/// Every tensor of the merged model. An adapter on a tied head changes the head alone: the file gets a head of its own.
+/// A bias where the base has none comes with zeros for the layers that have no such adapter.
+std::vector<TensorSpec> merged_specs(ModelConfig config,
+                                     const std::map<std::string, std::function<at::Tensor()>>& merged) {
+  const int64_t vocab = config.vocab, dim = config.dim;
+  for (const auto& [name, make] : merged) {
+    if (!name.ends_with(".bias")) continue;
+    if (name.find(".mlp.") != std::string::npos)
+      config.mlp_bias = true;
+    else if (name.ends_with(".o_proj.bias"))
+      config.attention_output_bias = true;
+    else
+      config.attention_bias = true;
+  }
+  std::vector<TensorSpec> specs = family_of(config).tensors(config);
+  if (config.tied && merged.contains("lm_head.weight"))
+    specs.push_back({"lm_head.weight", "output.weight", {vocab, dim}});
+  return specs;
+}
 
 /// In the order of writing. Weights that change are F32, and so are norms and biases, which llama.cpp wants that way;
 /// the rest keep their bytes unless the whole file is to be F32.
 std::vector<Piece> pieces_of(const Checkpoint& base, CausalLM& model, bool all_f32) {
-  const ModelConfig& config = base.config();
-  const auto adapters = adapted_weights(model);
-  std::vector<TensorSpec> specs = family_of(config).tensors(config);
-  // An adapter on a tied head changes the head alone: the file gets a head of its own.
-  if (config.tied && adapters.contains("lm_head.weight"))
-    specs.push_back({"lm_head.weight", "output.weight", {config.vocab, config.dim}});
+  const auto merged = merged_tensors(base, model);
   std::vector<Piece> pieces;
-  for (TensorSpec& spec : specs) {
-    Piece piece{.spec = std::move(spec), .stored = "", .adapter = nullptr, .type = GGML_TYPE_F32};
+  for (TensorSpec& spec : merged_specs(base.config(), merged)) {
+    Piece piece{.spec = std::move(spec), .merged = {}};
     const std::string& name = piece.spec.name;
-    piece.stored = name == "lm_head.weight" && config.tied ? "model.embed_tokens.weight" : name;
-    if (const auto adapter = adapters.find(name); adapter != adapters.end()) piece.adapter = adapter->second;
-    if (!piece.adapter && !all_f32 && piece.spec.shape.size() > 1) {
+    if (const auto made = merged.find(name); made != merged.end()) {
+      piece.merged = made->second;
+    } else if (!base.has(name)) {
+      piece.merged = [shape = piece.spec.shape] { return at::zeros(shape, at::kFloat); };
+    } else if (!all_f32 && piece.spec.shape.size() > 1) {
       // GGUF has no type for bitsandbytes' formats: what they stand for is written, and llama.cpp quantizes it.
-      const QuantizedTensor stored = base.tensor(piece.stored);
+      const QuantizedTensor stored = base.tensor(name);
       if (stored.is_ggml()) piece.type = stored.type();
     }
     pieces.push_back(std::move(piece));
@@ -54,15 +70,20 @@ std::vector<Piece> pieces_of(const Checkpoint& base, CausalLM& model, bool all_f
 
 /// The bytes of a piece in GGUF's row order.
 void write_piece(GgufWriter& writer, const Checkpoint& base, const Piece& piece) {
-  const QuantizedTensor stored = base.tensor(piece.stored);
   const std::vector<int64_t> order = rows_to_gguf(piece.spec);
-  if (piece.type != GGML_TYPE_F32 || (!piece.adapter && stored.type() == GGML_TYPE_F32)) {
-    writer.write(piece.spec.gguf, order.empty() ? stored.bytes() : stored.permute_rows(order).bytes());
-    return;
+  at::Tensor dense;
+  if (piece.merged) {
+    dense = piece.merged();
+  } else {
+    const QuantizedTensor stored = base.tensor(piece.spec.name);
+    if (piece.type != GGML_TYPE_F32 || stored.type() == GGML_TYPE_F32) {
+      writer.write(piece.spec.gguf, order.empty() ? stored.bytes() : stored.permute_rows(order).bytes());
+      return;
+    }
+    dense = stored.dequantize(at::kFloat);
   }
-  at::Tensor dense = piece.adapter ? merged_weight(stored, *piece.adapter) : stored.dequantize(at::kFloat);
   if (!order.empty()) dense = dense.index_select(0, at::tensor(order));
-  if (piece.adapter && !at::isfinite(dense).all().item<bool>())
+  if (piece.merged && !at::isfinite(dense).all().item<bool>())
     fail(Exit::bad_input, "{}: the merged weight is not finite; the adapter's numbers are too large", piece.spec.name);
   dense = dense.contiguous();
   writer.write(piece.spec.gguf, {static_cast<const uint8_t*>(dense.const_data_ptr()), dense.nbytes()});
@@ -189,15 +210,21 @@ ExportedFile export_gguf(const std::filesystem::path& path, const Checkpoint& ba
   return measured(path, "gguf", type.name);
 }
 
-void check_gguf_adapter(const ModelConfig& config, const std::string& kind, const std::vector<std::string>& targets) {
-  if (!adapter_kind(kind).low_rank)
-    fail(Exit::usage,
-         "gguf_adapter: llama.cpp's adapters are products B A, which \"{}\" is not; export a merged gguf instead",
-         kind);
+void check_gguf_adapter(const ModelConfig& config, const AdapterOptions& options,
+                        const std::vector<std::string>& targets) {
+  if (const std::string why = adapter_kind(options.kind).gguf_refusal(options); !why.empty())
+    fail(Exit::usage, "gguf_adapter: {} (kind: {}); export a merged gguf instead", why, options.kind);
   if (config.tied && std::find(targets.begin(), targets.end(), "lm_head") != targets.end())
     fail(Exit::usage,
          "gguf_adapter: an adapter on lm_head needs a head of its own in the base, but this model's head is its "
          "embedding; leave lm_head out of target_modules, or export a merged gguf instead");
+}
+
+void check_merged_gguf(const AdapterOptions& options, const std::vector<std::string>& targets) {
+  if (options.lora_bias && std::find(targets.begin(), targets.end(), "lm_head") != targets.end())
+    fail(Exit::usage,
+         "gguf: llama.cpp has no bias of the head, which lora_bias would train; leave lm_head out of "
+         "target_modules, or lora_bias");
 }
 
 ExportedFile export_gguf_adapter(const std::filesystem::path& path, CausalLM& model, const Provenance& provenance) {
@@ -209,7 +236,7 @@ ExportedFile export_gguf_adapter(const std::filesystem::path& path, CausalLM& mo
     if (!linear->adapter) continue;
     const auto spec = specs.find(linear->name + ".weight");
     const LowRank product = linear->adapter->low_rank();
-    if (spec == specs.end() || !product.b.defined())
+    if (spec == specs.end() || !product.b.defined() || !linear->adapter->bias(linear->bias).is_same(linear->bias))
       fail(Exit::usage, "gguf_adapter: llama.cpp has no form for the adapter on {}; export a merged gguf instead",
            linear->name);
     const std::vector<int64_t> order = rows_to_gguf(spec->second);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/options.h"
 #include "export/imatrix.h"
 #include "export/types.h"
 #include "models/causal_lm.h"
@@ -48,9 +49,11 @@ int64_t export_scratch_bytes(const Checkpoint& base, CausalLM& model, const Gguf
 ExportedFile export_gguf(const std::filesystem::path& path, const Checkpoint& base, CausalLM& model,
                          const GgufType& type, const Provenance& provenance, const GgufOptions& options = {});
 
-/// Error(usage) when llama.cpp's adapter format cannot hold an adapter of this kind on these modules. Call it before
-/// training.
-void check_gguf_adapter(const ModelConfig& config, const std::string& kind, const std::vector<std::string>& targets);
+/// Error(usage) when llama.cpp's adapter format cannot hold such an adapter on these modules, or no merged file can.
+/// Call them before training.
+void check_gguf_adapter(const ModelConfig& config, const AdapterOptions& options,
+                        const std::vector<std::string>& targets);
+void check_merged_gguf(const AdapterOptions& options, const std::vector<std::string>& targets);
 
 /// Writes the adapters for llama.cpp's --lora at scale 1: the scale is folded into B (the format knows one alpha a
 /// file), rows of B lie as the base's rows do.

@@ -19,14 +19,16 @@ struct Saved {
   at::Tensor middle;  ///< x + attention
   at::Tensor gate, up;
   struct {
-    at::Tensor q, k, v, o, gate, up, down;
+    Kept q, k, v, o, gate, up, down;
   } adapter;  ///< what each adapter keeps
 };
 
 at::Tensor forward(const Block& b, const Pass& pass, const at::Tensor& x, Saved& s) {
-  const auto linear = [&](const Linear& layer, const at::Tensor& input, at::Tensor& kept) {
+  const auto linear = [&](const Linear& layer, const at::Tensor& input, Kept& kept) {
     if (pass.observer) pass.observer(layer.name, input);
-    return linear_forward(layer, input, pass.training, kept);
+    at::Tensor y = at::empty({input.size(0), layer.out}, input.options());
+    linear_forward(layer, input, y, pass.training, kept);
+    return y;
   };
   s.x = x;
   {

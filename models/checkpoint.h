@@ -31,6 +31,8 @@ class Checkpoint {
   /// The stored bytes with rows in Hugging Face's order (q and k of a llama GGUF are un-permuted, by whole rows).
   /// Weights that bitsandbytes quantized in a folder come in its formats.
   virtual QuantizedTensor tensor(const std::string& name) const = 0;
+  /// The checkpoint whose tensors this one quantized while they were read; nullptr: none.
+  virtual const Checkpoint* unquantized() const { return nullptr; }
   /// SHA-256 over sorted names, types, shapes and bytes in Hugging Face's row order, computed once an object; the same
   /// for a GGUF file and a folder that hold the same bytes.
   virtual std::string hash() const = 0;

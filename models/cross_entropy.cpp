@@ -5,7 +5,6 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "models/matmul.h"
 #include "models/simd.h"
 
 namespace retort {
@@ -49,23 +48,29 @@ at::Tensor softmax_loss(at::Tensor logits, const at::Tensor& labels) {
   return loss;
 }
 
+/// The head with its weight made once for all chunks.
+Linear with_weight_at_hand(const Linear& head) {
+  Linear held = head;
+  held.weight = [weight = head.weight()] { return weight; };
+  return held;
+}
+
 /// Calls each(begin, end, d loss / d logits of these rows, what the head's adapter keeps) and returns the loss's sum.
 template <typename Each>
-at::Tensor for_chunks(const Linear& head, const at::Tensor& weight, const at::Tensor& x, const at::Tensor& labels,
-                      int64_t chunk, bool training, const Each& each) {
+at::Tensor for_chunks(const Linear& head, const at::Tensor& x, const at::Tensor& labels, int64_t chunk, bool training,
+                      const Each& each) {
   const auto wide = at::toOpMathType(x.scalar_type());
-  at::Tensor loss = at::zeros({}, x.options().dtype(at::kDouble)), saved;
+  at::Tensor loss = at::zeros({}, x.options().dtype(at::kDouble));
+  Kept kept;
   at::Tensor buffer = at::empty({std::min(chunk, x.size(0)), head.out}, x.options());
   for (int64_t begin = 0; begin < x.size(0); begin += chunk) {
     const int64_t end = std::min(begin + chunk, x.size(0));
     const at::Tensor input = x.slice(0, begin, end);
     at::Tensor logits = buffer.slice(0, 0, end - begin);
-    matmul(input, weight.t(), logits);
-    if (head.bias.defined()) logits.add_(head.bias);
-    if (head.adapter) saved = head.adapter->forward(input, logits, training);
+    linear_forward(head, input, logits, training, kept);
     logits = logits.to(wide);
     loss.add_(softmax_loss(logits, labels.slice(0, begin, end)));
-    each(begin, end, logits.to(x.scalar_type()), saved);
+    each(begin, end, logits.to(x.scalar_type()), kept);
   }
   return loss.to(wide);
 }
@@ -78,11 +83,12 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
     const at::Tensor rows = at::nonzero(labels >= 0).squeeze(1);
     const bool all = rows.size(0) == labels.size(0);
     const at::Tensor x = all ? hidden : hidden.index_select(0, rows), targets = labels.index_select(0, rows);
-    const at::Tensor weight = head->weight();
+    const Linear held = with_weight_at_hand(*head);
     at::Tensor kept = head->adapter ? x : at::empty_like(x);
-    const at::Tensor loss = for_chunks(*head, weight, x, targets, chunk, true,
-                                       [&](int64_t begin, int64_t end, const at::Tensor& dlogits, const at::Tensor&) {
-                                         if (!head->adapter) matmul(dlogits, weight, kept.slice(0, begin, end));
+    const at::Tensor loss = for_chunks(held, x, targets, chunk, true,
+                                       [&](int64_t begin, int64_t end, const at::Tensor& dlogits, const Kept&) {
+                                         if (!held.adapter)
+                                           base_backward(held, dlogits, kept.slice(0, begin, end), false);
                                        });
     ctx->save_for_backward({kept, rows, targets});
     ctx->saved_data["head"] = reinterpret_cast<int64_t>(head);
@@ -99,13 +105,11 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
     at::Tensor dx;
     if (head.adapter) {
       dx = at::empty_like(kept);
-      const at::Tensor weight = head.weight();
-      for_chunks(head, weight, kept, targets, ctx->saved_data["chunk"].toInt(), true,
-                 [&](int64_t begin, int64_t end, at::Tensor dlogits, const at::Tensor& adapter_saved) {
+      const Linear held = with_weight_at_hand(head);
+      for_chunks(held, kept, targets, ctx->saved_data["chunk"].toInt(), true,
+                 [&](int64_t begin, int64_t end, at::Tensor dlogits, const Kept& adapter_kept) {
                    dlogits.mul_(factor);
-                   const at::Tensor part = dx.slice(0, begin, end);
-                   matmul(dlogits, weight, part);
-                   head.adapter->backward(kept.slice(0, begin, end), dlogits, adapter_saved, part);
+                   linear_backward(held, kept.slice(0, begin, end), dlogits, adapter_kept, dx.slice(0, begin, end));
                  });
     } else {
       dx = kept * factor;
@@ -118,9 +122,12 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
 
 struct Logits : torch::autograd::Function<Logits> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const Linear* head) {
-    at::Tensor saved;
-    const at::Tensor logits = linear_forward(*head, hidden, true, saved);
-    ctx->save_for_backward({hidden, saved});
+    variable_list saved = {hidden};
+    Kept kept;
+    const at::Tensor logits = at::empty({hidden.size(0), head->out}, hidden.options());
+    linear_forward(*head, hidden, logits, true, kept);
+    saved.insert(saved.end(), kept.begin(), kept.end());
+    ctx->save_for_backward(saved);
     ctx->saved_data["head"] = reinterpret_cast<int64_t>(head);
     return logits.to(at::toOpMathType(hidden.scalar_type()));
   }
@@ -129,8 +136,8 @@ struct Logits : torch::autograd::Function<Logits> {
     const at::NoGradGuard no_grad;
     const auto saved = ctx->get_saved_variables();
     const auto& head = *reinterpret_cast<const Linear*>(ctx->saved_data["head"].toInt());
-    const at::Tensor dx = at::empty_like(saved[0]);
-    linear_backward(head, saved[0], gradients[0].to(dx.scalar_type()).contiguous(), saved[1], dx);
+    const at::Tensor &x = saved[0], dx = at::empty_like(x);
+    linear_backward(head, x, gradients[0].to(x.scalar_type()).contiguous(), Kept(saved.begin() + 1, saved.end()), dx);
     return {dx, at::Tensor()};
   }
 };
@@ -144,15 +151,17 @@ at::Tensor linear_cross_entropy(const Linear& head, const at::Tensor& hidden, co
   if (wants_gradient(hidden)) return CrossEntropy::apply(hidden, targets, &head, chunk);
   const at::NoGradGuard no_grad;
   const at::Tensor rows = at::nonzero(targets >= 0).squeeze(1);
-  return for_chunks(head, head.weight(), hidden.index_select(0, rows), targets.index_select(0, rows), chunk, false,
-                    [](int64_t, int64_t, const at::Tensor&, const at::Tensor&) {});
+  return for_chunks(with_weight_at_hand(head), hidden.index_select(0, rows), targets.index_select(0, rows), chunk,
+                    false, [](int64_t, int64_t, const at::Tensor&, const Kept&) {});
 }
 
 at::Tensor head_logits(const Linear& head, const at::Tensor& hidden) {
   if (wants_gradient(hidden)) return Logits::apply(hidden, &head);
   const at::NoGradGuard no_grad;
-  at::Tensor unused;
-  return linear_forward(head, hidden, false, unused).to(at::toOpMathType(hidden.scalar_type()));
+  const at::Tensor logits = at::empty({hidden.size(0), head.out}, hidden.options());
+  Kept unused;
+  linear_forward(head, hidden, logits, false, unused);
+  return logits.to(at::toOpMathType(hidden.scalar_type()));
 }
 
 }  // namespace retort

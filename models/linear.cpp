@@ -6,18 +6,29 @@
 
 namespace retort {
 
-at::Tensor linear_forward(const Linear& linear, const at::Tensor& x, bool training, at::Tensor& saved) {
-  at::Tensor y = at::empty({x.size(0), linear.out}, x.options());
-  matmul(x, linear.weight().t(), y);
-  if (linear.bias.defined()) y.add_(linear.bias);
-  if (linear.adapter) saved = linear.adapter->forward(x, y, training);
-  return y;
+void base_forward(const Linear& linear, const at::Tensor& x, const at::Tensor& y) { matmul(x, linear.weight().t(), y); }
+
+void base_backward(const Linear& linear, const at::Tensor& dy, const at::Tensor& dx, bool add) {
+  if (dx.defined()) matmul(dy, linear.weight(), dx, add);
 }
 
-void linear_backward(const Linear& linear, const at::Tensor& x, const at::Tensor& dy, const at::Tensor& saved,
+void linear_forward(const Linear& linear, const at::Tensor& x, const at::Tensor& y, bool training, Kept& kept) {
+  kept.clear();
+  if (!linear.adapter) {
+    base_forward(linear, x, y);
+    if (linear.bias.defined()) y.add_(linear.bias);
+    return;
+  }
+  linear.adapter->forward(linear, x, y, training, kept);
+  if (const at::Tensor bias = linear.adapter->bias(linear.bias); bias.defined()) y.add_(bias);
+}
+
+void linear_backward(const Linear& linear, const at::Tensor& x, const at::Tensor& dy, const Kept& kept,
                      const at::Tensor& dx, bool add) {
-  if (dx.defined()) matmul(dy, linear.weight(), dx, add);
-  if (linear.adapter) linear.adapter->backward(x, dy, saved, dx);
+  if (linear.adapter)
+    linear.adapter->backward(linear, x, dy, kept, dx, add);
+  else
+    base_backward(linear, dy, dx, add);
 }
 
 }  // namespace retort

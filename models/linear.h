@@ -24,19 +24,32 @@ struct LowRank {
   at::Tensor a, b;  ///< f32 [r, in] and [out, r]
 };
 
+struct Linear;
+
+/// What an adapter's backward needs of its forward, besides x.
+using Kept = std::vector<at::Tensor>;
+
 /// What changes a frozen linear layer. forward and backward are explicit: the block that owns the layer runs them
-/// inside its own closed-form backward. One file a kind in adapters/kinds/.
+/// inside its own closed-form backward. They take over the whole product, because some kinds scale its input or output;
+/// base_forward and base_backward are the frozen part. One file a kind in adapters/kinds/.
 class LinearAdapter {
  public:
   virtual ~LinearAdapter() = default;
-  /// y += delta(x), in place; x [T, in], y [T, out] (may be a strided slice). Returns what backward needs (undefined:
-  /// nothing).
-  virtual at::Tensor forward(const at::Tensor& x, at::Tensor y, bool training) = 0;
-  /// dx += the adapter's part (dx undefined: not wanted) and the parameters' gradients += theirs.
-  virtual void backward(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& saved, at::Tensor dx) = 0;
+  /// y = what the adapted layer gives for x, without its bias; x [T, in], y [T, out] (may be a strided slice).
+  virtual void forward(const Linear& layer, const at::Tensor& x, const at::Tensor& y, bool training, Kept& kept) = 0;
+  /// dx = d loss / dx, or dx += with `add` (undefined: not wanted), and the parameters' gradients += theirs.
+  virtual void backward(const Linear& layer, const at::Tensor& x, const at::Tensor& dy, const Kept& kept,
+                        const at::Tensor& dx, bool add) = 0;
   /// The weight that a merge gives, same shape and dtype as `weight` (f32 or f64) [out, in].
   virtual at::Tensor merged(const at::Tensor& weight) const = 0;
+  /// The bias of the adapted layer, in training and in a merge; either may be undefined.
+  virtual at::Tensor bias(const at::Tensor& base) const { return base; }
   virtual std::vector<Parameter> parameters() const = 0;
+  /// What is computed with and not trained; a training checkpoint holds it too. A name without a dot is shared by all
+  /// layers.
+  virtual std::vector<Parameter> constants() const { return {}; }
+  /// The parameters as the adapter's file holds them.
+  virtual std::vector<Parameter> saved() const { return parameters(); }
   /// The change of W as a product; what adapters for llama.cpp hold.
   virtual LowRank low_rank() const { return {}; }
   /// Names the micro-batch of the next forward: what is random in it is a function of this number, so it repeats when
@@ -51,14 +64,20 @@ struct Linear {
   std::function<at::Tensor()>
       weight;       ///< W as a dense tensor [out, in] in the model's type; native form: dequantized now
   at::Tensor bias;  ///< [out], or undefined
-  std::unique_ptr<LinearAdapter> adapter;
+  std::shared_ptr<LinearAdapter> adapter;
 };
 
-/// y [T, out] for x [T, in]; `saved` becomes what the adapter's backward needs.
-at::Tensor linear_forward(const Linear& linear, const at::Tensor& x, bool training, at::Tensor& saved);
+/// y = x Wᵀ, frozen part alone and without bias.
+void base_forward(const Linear& linear, const at::Tensor& x, const at::Tensor& y);
+
+/// dx = dy W, or dx += with `add` (dx undefined: not wanted).
+void base_backward(const Linear& linear, const at::Tensor& dy, const at::Tensor& dx, bool add);
+
+/// y [T, out] = x Wᵀ + bias, adapted, for x [T, in]; `kept` becomes what the adapter's backward needs.
+void linear_forward(const Linear& linear, const at::Tensor& x, const at::Tensor& y, bool training, Kept& kept);
 
 /// dx = d loss / dx, or dx += with `add` (dx undefined: not wanted), and the adapter's parameters get their gradients.
-void linear_backward(const Linear& linear, const at::Tensor& x, const at::Tensor& dy, const at::Tensor& saved,
+void linear_backward(const Linear& linear, const at::Tensor& x, const at::Tensor& dy, const Kept& kept,
                      const at::Tensor& dx, bool add = false);
 
 }  // namespace retort

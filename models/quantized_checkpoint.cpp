@@ -18,6 +18,7 @@ class QuantizedCheckpoint : public Checkpoint {
   std::vector<std::string> names() const override { return base_->names(); }
   bool has(const std::string& name) const override { return base_->has(name); }
   std::string hash() const override { return base_->hash(); }
+  const Checkpoint* unquantized() const override { return base_.get(); }
 
   QuantizedTensor tensor(const std::string& name) const override {
     const std::lock_guard lock(mutex_);

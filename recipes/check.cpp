@@ -15,7 +15,8 @@ Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
   const Prepared prepared = prepare(recipe, std::time(nullptr), progress);
   const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
   check_exports(recipe, prepared, *model);
-  const AttachReport attached = attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed));
+  const AttachReport attached =
+      attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed), original_weights(*prepared.checkpoint));
   const TrainPlan plan = plan_training(*model, *prepared.train, prepared.validation.get(), recipe.train,
                                        static_cast<uint64_t>(recipe.seed));
   const std::vector<EvaluationRow> rows = evaluation_rows(recipe, prepared);

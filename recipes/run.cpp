@@ -204,7 +204,8 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   report["samples"] = base["samples"];
   stop_if_asked("training");
 
-  const AttachReport attached = attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed));
+  const AttachReport attached =
+      attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed), original_weights(*prepared.checkpoint));
   const AdapterOrigin origin{.base = source_of(recipe, recipe.model.path).uri,
                              .base_hash = prepared.checkpoint->hash(),
                              .base_form = base_form(recipe),

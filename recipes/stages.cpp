@@ -98,8 +98,12 @@ Json targets_of(CausalLM& model) {
 }
 
 void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
+  const std::vector<std::string> targets = plan_adapters(model, recipe.adapter).targets;
   for (const ExportFile& file : recipe.export_.files) {
-    if (file.format == "gguf") check_imatrix_given(gguf_type(file.type), !file.imatrix.empty());
+    if (file.format == "gguf") {
+      check_imatrix_given(gguf_type(file.type), !file.imatrix.empty());
+      check_merged_gguf(recipe.adapter, targets);
+    }
     // Measured on SmolLM2-135M: on the file's own blocks the adapter of an NF4 base is 0.4 nats from what was trained.
     if (file.format == "gguf_adapter" && !base_form(recipe).empty())
       fail(
@@ -107,9 +111,7 @@ void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& mod
           "export.files: gguf_adapter: the adapter is trained on the base in {}, which llama.cpp does not have; on the "
           "file's own weights it is another model. Export a merged gguf instead, or use model.base: native",
           recipe.model.base);
-    if (file.format == "gguf_adapter")
-      check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter.kind,
-                         plan_adapters(model, recipe.adapter).targets);
+    if (file.format == "gguf_adapter") check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter, targets);
     if (!file.imatrix.empty() && file.imatrix != "train") {
       if (!fs::exists(file.imatrix))
         fail(Exit::usage,

@@ -1,4 +1,4 @@
-// The small Llama of tests/golden/make_peft_lora.py and what PEFT made of it.
+// The small Llama of tests/golden/make_peft.py and what PEFT made of it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -15,10 +15,12 @@ namespace retort {
 
 inline const std::filesystem::path golden_folder = RETORT_GOLDEN;
 
-inline std::unique_ptr<Checkpoint> peft_base() { return Checkpoint::open(golden_folder / "peft_base"); }
+inline std::unique_ptr<Checkpoint> peft_base(const std::string& name = "peft_base") {
+  return Checkpoint::open(golden_folder / name);
+}
 
-inline std::unique_ptr<CausalLM> peft_model(at::ScalarType dtype = at::kDouble) {
-  const auto checkpoint = peft_base();
+inline std::unique_ptr<CausalLM> peft_model(at::ScalarType dtype = at::kDouble, const std::string& base = "peft_base") {
+  const auto checkpoint = peft_base(base);
   return CausalLM::load(*checkpoint, {.base = BaseForm::dense, .dtype = dtype});
 }
 

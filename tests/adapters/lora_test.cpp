@@ -1,67 +1,14 @@
-// LoRA's arithmetic: against PEFT (tests/golden/make_peft_lora.py), and what PEFT has no say in.
+// What the kinds of adapters have in common beyond PEFT's numbers (peft_golden_test.cpp): starts, dropout, types.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "adapters/attach.h"
-#include "adapters/merge.h"
 #include "adapters/peft.h"
 #include "core/error.h"
 #include "tests/adapters/golden.h"
 
 namespace retort {
 namespace {
-
-class Peft : public testing::TestWithParam<const char*> {
- protected:
-  void SetUp() override {
-    expected_ = SafetensorsFile::open(golden_folder / fmt::format("peft_{}.safetensors", GetParam()));
-    batch_ = golden_batch(*expected_);
-  }
-  std::filesystem::path folder() const { return golden_folder / fmt::format("peft_{}", GetParam()); }
-
-  std::shared_ptr<const SafetensorsFile> expected_;
-  Batch batch_;
-};
-INSTANTIATE_TEST_SUITE_P(Golden, Peft, testing::Values("lora", "rslora", "patterns", "head"));
-
-TEST_P(Peft, LogitsAgree) {
-  const auto model = peft_model();
-  const at::Tensor before = model->logits(model->hidden(batch_));
-  load_peft(folder(), *model);
-  const at::Tensor logits = model->logits(model->hidden(batch_));
-  EXPECT_LT(relative_error(logits, expected_->tensor("logits")), 1e-6);  // logits are f32
-  EXPECT_GT(relative_error(before, expected_->tensor("logits")), 1e-2);
-}
-
-TEST_P(Peft, LossAndEveryGradientAgree) {
-  const auto model = peft_model();
-  load_peft(folder(), *model);
-  const at::Tensor loss = model->cross_entropy(model->hidden(batch_, {.training = true}), batch_.labels);
-  loss.backward();
-  EXPECT_LT(relative_error(loss.detach().reshape({1}), expected_->tensor("loss")), 1e-12);
-  const auto parameters = trainable_parameters(*model);
-  EXPECT_EQ(parameters.size(), static_cast<size_t>(std::count_if(
-                                   expected_->entries().begin(), expected_->entries().end(),
-                                   [](const SafetensorsEntry& entry) { return entry.name.starts_with("grad."); })));
-  for (const Parameter& parameter : parameters)
-    EXPECT_LT(relative_error(parameter.tensor.grad(), expected_->tensor("grad.base_model.model." + parameter.name)),
-              1e-9)
-        << parameter.name;
-}
-
-TEST_P(Peft, MergedWeightsAgree) {
-  const auto checkpoint = peft_base();
-  const auto model = peft_model();
-  load_peft(folder(), *model);
-  int64_t compared = 0;
-  for (const auto& [name, adapter] : adapted_weights(*model)) {
-    const std::string key = "merged." + name.substr(0, name.size() - std::string(".weight").size());
-    if (!expected_->find(key)) continue;
-    EXPECT_LT(relative_error(merged_weight(checkpoint->tensor(name), *adapter), expected_->tensor(key)), 1e-6) << name;
-    ++compared;
-  }
-  EXPECT_EQ(compared, 4);
-}
 
 TEST(Lora, GradientsAddUpInBuffersThatStay) {
   const auto model = peft_model();
@@ -118,12 +65,19 @@ TEST(Lora, ALayersStartDependsOnSeedAndNameOnly) {
   EXPECT_TRUE(at::equal(drawn({}, 7), drawn(one, 7)));
   EXPECT_FALSE(at::equal(drawn({}, 7), drawn({}, 8)));
   AdapterOptions gaussian;
-  gaussian.init_lora_weights = LoraInit::gaussian;
+  gaussian.init_lora_weights.kind = LoraInit::gaussian;
   EXPECT_NEAR(drawn(gaussian, 7).std().item<double>(), 1.0 / 16, 0.01);
 }
 
+std::unique_ptr<LinearAdapter> made(const char* kind, const Linear& linear, const AdapterOptions& options,
+                                    const Target& target, at::ScalarType type) {
+  std::any shared;
+  const std::vector<const Linear*> all = {&linear};
+  return adapter_kind(kind).make({linear, options, target, type, at::kCPU, 1, all, shared, {}});
+}
+
 /// The adapter alone on random numbers, with dropout.
-class Dropout : public testing::Test {
+class Drops : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     linear_.name = "model.layers.0.mlp.up_proj";
@@ -131,42 +85,45 @@ class Dropout : public testing::Test {
     linear_.out = 24;
     options_.r = 4;
     options_.lora_dropout = 0.25;
-    adapter_ = adapter_kind("lora").make(
-        {linear_, options_, {.index = 0, .r = 4, .alpha = 8, .scale = 2}, at::kDouble, at::kCPU, 1});
     at::manual_seed(3);
+    linear_.weight = [w = at::randn({24, 40}, at::kDouble)] { return w; };
+    adapter_ = made(GetParam(), linear_, options_, {.index = 0, .r = 4, .alpha = 8, .scale = 2}, at::kDouble);
     for (const Parameter& parameter : adapter_->parameters()) parameter.tensor.detach().normal_();
     x_ = at::randn({50, 40}, at::kDouble);
   }
   at::Tensor run(uint64_t micro_step, bool training) {
     adapter_->set_micro_step(micro_step);
     at::Tensor y = at::zeros({50, 24}, at::kDouble);
-    saved_ = adapter_->forward(x_, y, training);
+    adapter_->forward(linear_, x_, y, training, kept_);
     return y;
   }
   Linear linear_;
   AdapterOptions options_;
   std::unique_ptr<LinearAdapter> adapter_;
-  at::Tensor x_, saved_;
+  at::Tensor x_;
+  Kept kept_;
 };
+INSTANTIATE_TEST_SUITE_P(Kinds, Drops, testing::Values("lora", "dora", "vera"));
 
-TEST_F(Dropout, RepeatsForAMicroBatchAndChangesWithTheNext) {
+TEST_P(Drops, RepeatsForAMicroBatchAndChangesWithTheNext) {
   EXPECT_TRUE(at::equal(run(5, true), run(5, true)));
   EXPECT_FALSE(at::equal(run(5, true), run(6, true)));
   EXPECT_TRUE(at::equal(run(5, false), run(6, false)));
 }
 
-TEST_F(Dropout, KeepsTheExpectation) {
+TEST_P(Drops, KeepsTheExpectation) {
   at::Tensor sum = at::zeros({50, 24}, at::kDouble);
   for (uint64_t step = 0; step < 2000; ++step) sum += run(step, true);
-  EXPECT_LT(relative_error(sum / 2000, run(0, false)), 0.05);
+  EXPECT_LT(relative_error(sum / 2000, run(0, false)), 0.08);
 }
 
-TEST_F(Dropout, GradientsAreThoseOfTheDroppedInput) {
+TEST_P(Drops, GradientsAreThoseOfTheDroppedInput) {
   run(5, true);
   const at::Tensor dy = at::randn({50, 24}, at::kDouble);
   at::Tensor dx = at::zeros_like(x_);
-  adapter_->backward(x_, dy, saved_, dx);
-  // loss = sum(dy * y(x)) is linear in A, B and x one at a time, so differences are exact.
+  adapter_->backward(linear_, x_, dy, kept_, dx, true);
+  // loss = sum(dy * y(x)) is linear in x, and in each parameter but for DoRA's lengths, so differences are exact. DoRA
+  // takes its lengths for constants, so only its m and x are held to this; PEFT's gradients hold the rest.
   const auto loss = [&] { return (dy * run(5, true)).sum().item<double>(); };
   const double base = loss();
   const auto check = [&](at::Tensor tensor, const at::Tensor& gradient) {
@@ -177,7 +134,9 @@ TEST_F(Dropout, GradientsAreThoseOfTheDroppedInput) {
       element -= 1;
     }
   };
-  for (const Parameter& parameter : adapter_->parameters()) check(parameter.tensor.detach(), parameter.tensor.grad());
+  for (const Parameter& parameter : adapter_->parameters())
+    if (GetParam() != std::string("dora") || parameter.name.ends_with("magnitude_vector"))
+      check(parameter.tensor.detach(), parameter.tensor.grad());
   check(x_, dx);
 }
 
@@ -209,20 +168,19 @@ TEST(Lora, ComputesInBf16WithF32Parameters) {
   const AdapterOptions options;
   at::manual_seed(3);
   const at::Tensor x = at::randn({50, 96}, at::kDouble).to(at::kBFloat16),
-                   dy = at::randn({50, 64}, at::kDouble).to(at::kBFloat16);
+                   dy = at::randn({50, 64}, at::kDouble).to(at::kBFloat16),
+                   weight = at::randn({64, 96}, at::kDouble).to(at::kBFloat16);
   std::vector<at::Tensor> results[2];
   for (const at::ScalarType type : {at::kDouble, at::kBFloat16}) {
-    const auto adapter = adapter_kind("lora").make({linear,
-                                                    options,
-                                                    {.index = 0, .r = 8, .alpha = 8, .scale = 1},
-                                                    type == at::kDouble ? at::kDouble : at::kFloat,
-                                                    at::kCPU,
-                                                    1});
+    linear.weight = [weight, type] { return weight.to(type); };
+    const auto adapter = made("lora", linear, options, {.index = 0, .r = 8, .alpha = 8, .scale = 1},
+                              type == at::kDouble ? at::kDouble : at::kFloat);
     const auto parameters = adapter->parameters();
     parameters[1].tensor.detach().copy_(parameters[0].tensor.detach().flatten().slice(0, 0, 512).view({64, 8}));
     at::Tensor y = at::zeros({50, 64}, type), dx = at::zeros({50, 96}, type);
-    const at::Tensor saved = adapter->forward(x.to(type), y, true);
-    adapter->backward(x.to(type), dy.to(type), saved, dx);
+    Kept kept;
+    adapter->forward(linear, x.to(type), y, true, kept);
+    adapter->backward(linear, x.to(type), dy.to(type), kept, dx, true);
     for (const Parameter& parameter : parameters) {
       EXPECT_EQ(parameter.tensor.scalar_type(), type == at::kDouble ? at::kDouble : at::kFloat);
       EXPECT_EQ(parameter.tensor.grad().scalar_type(), parameter.tensor.scalar_type());

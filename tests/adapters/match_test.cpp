@@ -148,7 +148,7 @@ TEST(AdapterOptions, AreReadFromARecipe) {
   EXPECT_EQ(options.target_modules.names, (std::vector<std::string>{"q_proj", "v_proj"}));
   EXPECT_EQ(options.exclude_modules.expression, ".*2.*");
   EXPECT_EQ(options.rank_pattern.at("q_proj"), 4);
-  EXPECT_EQ(options.init_lora_weights, LoraInit::gaussian);
+  EXPECT_EQ(options.init_lora_weights.kind, LoraInit::gaussian);
   EXPECT_TRUE(AdapterOptions{}.target_modules.all_linear());
 }
 
@@ -156,7 +156,11 @@ TEST(AdapterOptions, ARecipesMistakesSayWhere) {
   for (const auto& [text, message] :
        std::vector<std::pair<std::string, std::string>>{{"{lora_r: 8}", "r"},
                                                         {"{r: 0}", "r"},
-                                                        {"{init_lora_weights: pissa}", "allowed: true"},
+                                                        {"{init_lora_weights: pisa}", "allowed: true"},
+                                                        {"{kind: ia3, r: 8}", "r: \"ia3\" adapters have no such key"},
+                                                        {"{kind: vera, use_rslora: true}", "use_rslora"},
+                                                        {"{kind: dora, lora_bias: true}", "lora_bias"},
+                                                        {"{kind: lroa}", "lora"},
                                                         {"{target_modules: {q: 1}}", "all-linear"},
                                                         {"{modules_to_save: [lm_head]}", "modules_to_save"},
                                                         {"{bias: all}", "none"}}) {

@@ -172,9 +172,7 @@ TEST_F(Spoiled, ATargetThatMatchesNothingIsNamed) {
 
 TEST_F(Spoiled, WhatWouldChangeTheResultIsRefused) {
   const std::vector<std::pair<std::string, Json>> cases = {
-      {"use_dora", true},
       {"bias", "all"},
-      {"lora_bias", true},
       {"modules_to_save", {"lm_head"}},
       {"trainable_token_indices", {1, 2}},
       {"target_parameters", {"x"}},
@@ -183,7 +181,7 @@ TEST_F(Spoiled, WhatWouldChangeTheResultIsRefused) {
       {"init_lora_weights", "pissa_niter_4"},
       {"init_lora_weights", "loftq"},
       {"task_type", "SEQ_CLS"},
-      {"peft_type", "VERA"},
+      {"peft_type", "LOHA"},
       {"from_the_future", {{"x", 1}}},
       {"r", 0},
       {"r", 4.5},
@@ -203,6 +201,12 @@ TEST_F(Spoiled, WhatWouldChangeTheResultIsRefused) {
     set(key, value);
     const std::string message = load();
     EXPECT_NE(message.find(key), std::string::npos) << key << ": " << message;
+  }
+  for (const auto& [key, missing] : {std::pair{"use_dora", "lora_magnitude_vector"}, {"lora_bias", "lora_B.bias"}}) {
+    fs::remove_all(folder_);
+    fs::copy(golden_folder / "peft_lora", folder_);
+    set(key, true);
+    expect_refused(fmt::format("{} is missing", missing));
   }
   for (const char* key : {"peft_type", "r", "lora_alpha"}) {
     fs::remove_all(folder_);

@@ -89,6 +89,62 @@ TEST_F(Exported, MergedModelAndAdapterBothServeTheTrainersLogits) {
   EXPECT_LT(relative_error(served(path("base.gguf"), path("adapter.gguf")), expected), 1e-5);
 }
 
+/// Each kind on every linear layer, what it starts from included.
+struct Kind {
+  const char* name;
+  AdapterOptions options;
+  bool held_by_llama_cpp;
+};
+void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
+std::vector<Kind> kinds() {
+  AdapterOptions dora, vera, ia3, bias, pissa, olora;
+  dora.kind = "dora";
+  vera.kind = "vera";
+  ia3.kind = "ia3";
+  bias.lora_bias = true;
+  bias.layers_to_transform = {1};
+  pissa.init_lora_weights = {LoraInit::pissa, 0};
+  olora.init_lora_weights = {LoraInit::olora, 0};
+  pissa.lora_alpha = olora.lora_alpha = 3;  // scale 1: a large one makes large parts that cancel, and f32 shows it
+  std::vector<Kind> all = {{"dora", dora, false}, {"vera", vera, true},   {"ia3", ia3, false},
+                           {"bias", bias, false}, {"pissa", pissa, true}, {"olora", olora, true}};
+  for (Kind& kind : all)
+    if (kind.options.kind != "ia3") kind.options.r = 3;
+  return all;
+}
+
+class ExportedKind : public Exported, public testing::WithParamInterface<Kind> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, ExportedKind, testing::ValuesIn(kinds()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(ExportedKind, IsServedMergedAndAloneWhereLlamaCppHasAFormForIt) {
+  const Kind& kind = GetParam();
+  const AttachReport report = attach(*model_, kind.options, 1);
+  at::manual_seed(2);
+  for (const Parameter& parameter : trainable_parameters(*model_))
+    parameter.tensor.detach().add_(at::randn_like(parameter.tensor), 0.1);
+  check_merged_gguf(kind.options, report.targets);
+  export_to("merged.gguf", "F32");
+  const at::Tensor expected = trained();
+  EXPECT_GT(relative_error(served(path("base.gguf")), expected), 1e-3);
+  EXPECT_LT(relative_error(served(path("merged.gguf")), expected), 1e-5);
+  if (kind.held_by_llama_cpp) {
+    check_gguf_adapter(base_->config(), kind.options, report.targets);
+    export_gguf_adapter(path("adapter.gguf"), *model_, {});
+    EXPECT_LT(relative_error(served(path("base.gguf"), path("adapter.gguf")), expected), 1e-5);
+  } else {
+    EXPECT_THROW(check_gguf_adapter(base_->config(), kind.options, report.targets), Error);
+    EXPECT_THROW(export_gguf_adapter(path("adapter.gguf"), *model_, {}), Error);
+  }
+}
+
+TEST_F(Exported, ABiasOfTheHeadIsRefused) {
+  AdapterOptions options;
+  options.lora_bias = true;
+  options.target_modules = {.expression = "", .names = {"lm_head"}};
+  EXPECT_THROW(check_merged_gguf(options, adapt(options).targets), Error);
+}
+
 TEST_F(Exported, ATiedModelServesToo) {
   use("odd");
   adapt(mixed());
@@ -107,10 +163,10 @@ TEST_F(Exported, AnAdapterOnATiedHeadUntiesItInAMergeAndIsRefusedAlone) {
   export_to("merged.gguf", "F32");
   EXPECT_NE(GgufFile::open(path("merged.gguf"))->find("output.weight"), nullptr);
   EXPECT_LT(relative_error(served(path("merged.gguf")), trained()), 1e-5);
-  EXPECT_THROW(check_gguf_adapter(base_->config(), "lora", report.targets), Error);
+  EXPECT_THROW(check_gguf_adapter(base_->config(), options, report.targets), Error);
   EXPECT_THROW(export_gguf_adapter(path("adapter.gguf"), *model_, {}), Error);
   use("k");
-  EXPECT_NO_THROW(check_gguf_adapter(base_->config(), "lora", adapt(options).targets));
+  EXPECT_NO_THROW(check_gguf_adapter(base_->config(), options, adapt(options).targets));
   export_gguf_adapter(path("adapter.gguf"), *model_, {});
   EXPECT_LT(relative_error(served(path("base.gguf"), path("adapter.gguf")), trained()), 1e-5);
 }
@@ -137,15 +193,15 @@ TEST_F(Exported, MergedWeightsAreBasePlusDeltaAndTheRestIsUntouched) {
   adapt(options);
   export_to("merged.gguf", "F32");
   const auto merged = Checkpoint::open(path("merged.gguf"));
-  const auto adapters = adapted_weights(*model_);
-  EXPECT_EQ(adapters.size(), 16u);
+  const auto changed = merged_tensors(*base_, *model_);
+  EXPECT_EQ(changed.size(), 16u);
   for (const std::string& name : base_->names()) {
     const at::Tensor before = base_->tensor(name).dequantize(), after = merged->tensor(name).dequantize();
-    const auto adapter = adapters.find(name);
-    if (adapter == adapters.end()) {
+    const auto made = changed.find(name);
+    if (made == changed.end()) {
       EXPECT_TRUE(at::equal(before, after)) << name;
     } else {
-      EXPECT_TRUE(at::equal(after, adapter->second->merged(before))) << name;
+      EXPECT_TRUE(at::equal(after, made->second())) << name;
       EXPECT_FALSE(at::equal(before, after)) << name;
     }
   }

@@ -1,6 +1,6 @@
 """Does PEFT read what Retort writes?   check_peft_reads.py RETORT_PROGRAM
 
-For each adapter of make_peft_lora.py: `retort export --format peft` writes it again, PEFT loads that folder on the same base, and
+For each adapter of make_peft.py: `retort export --format peft` writes it again, PEFT loads that folder on the same base, and
 its logits are compared with `retort logits`. PEFT must not warn of missing or unexpected keys. Run by hand: the tests need no
 Python.
 """

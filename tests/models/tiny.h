@@ -18,14 +18,17 @@ class TestLora final : public LinearAdapter {
  public:
   TestLora(at::Tensor down, at::Tensor up)
       : a(std::move(down).requires_grad_(true)), b(std::move(up).requires_grad_(true)) {}
-  at::Tensor forward(const at::Tensor& x, at::Tensor y, bool) override {
+  void forward(const Linear& layer, const at::Tensor& x, const at::Tensor& y, bool, Kept& kept) override {
     const at::NoGradGuard no_grad;
-    at::Tensor u = at::mm(x, a.t());
-    y.add_(at::mm(u, b.t()), 2);
-    return u;
+    base_forward(layer, x, y);
+    kept = {at::mm(x, a.t())};
+    y.add_(at::mm(kept[0], b.t()), 2);
   }
-  void backward(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& u, at::Tensor dx) override {
+  void backward(const Linear& layer, const at::Tensor& x, const at::Tensor& dy, const Kept& kept, const at::Tensor& dx,
+                bool add) override {
     const at::NoGradGuard no_grad;
+    base_backward(layer, dy, dx, add);
+    const at::Tensor& u = kept[0];
     const at::Tensor du = at::mm(dy, b).mul_(2);
     if (!a.grad().defined()) a.mutable_grad() = at::zeros_like(a), b.mutable_grad() = at::zeros_like(b);
     a.mutable_grad().add_(at::mm(du.t(), x));

@@ -1,0 +1,26 @@
+// adapter_config.json: what PEFT says of an adapter, to and from AdapterOptions.
+#pragma once
+
+#include <string>
+
+#include "adapters/peft.h"
+#include "core/json.h"
+
+namespace retort {
+
+/// What PEFT writes for the model's adapters; `options` are those that attach was given.
+Json config_json(const AdapterOptions& options, CausalLM& model, const AdapterOrigin& origin);
+
+/// Error(bad_input) naming `where`, key, what was found and what to do, for everything that would change what the
+/// adapter computes and is not in AdapterOptions.
+AdapterOptions read_options(const Json& config, const std::string& where);
+
+// What the kinds' own to_peft and from_peft are made of.
+
+/// A string, a list of strings or null.
+ModuleChoice read_choice(const Json& config, const std::string& key, const std::string& where);
+/// layers_to_transform and layers_pattern.
+void put_layers(const AdapterOptions& options, Json& config);
+void get_layers(const Json& config, const std::string& where, AdapterOptions& options);
+
+}  // namespace retort
