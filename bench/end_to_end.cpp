@@ -1,9 +1,9 @@
-// One LoRA training step, timed: forward, backward, AdamW. Prints one JSON line.
+// One LoRA training step, timed: forward, backward, update. Prints one JSON line.
 //
 // Every linear layer of the blocks gets an adapter; random tokens, all of them trained; the first step is not counted.
 //   end_to_end --model smollm2.gguf --dtype f32 --batch 4 --seq 256 --steps 5 --r 16 --threads 2 [--quant
 //   native|nf4_dq|int8]
-//   [--ckpt]
+//   [--ckpt] [--optimizer adamw]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
@@ -22,7 +22,7 @@ namespace retort {
 namespace {
 
 struct BenchOptions {
-  std::string model, dtype = "f32", quant = "none", lengths;
+  std::string model, dtype = "f32", quant = "none", lengths, optimizer = "adamw";
   int64_t batch = 4, seq = 256, steps = 5, r = 16;
   int threads = 2;
   bool ckpt = false;
@@ -65,7 +65,9 @@ Json measure(const BenchOptions& o) {
   adapter.r = o.r;
   adapter.lora_alpha = 2.0 * static_cast<double>(o.r);
   const AttachReport report = attach(*model, adapter, 0);
-  Optimizer optimizer(trainable_parameters(*model), TrainOptions{});
+  TrainOptions options;
+  options.optimizer = o.optimizer;
+  Optimizer optimizer(trainable_parameters(*model), options);
   const Batch batch = random_batch(o, model->config().vocab);
   const int64_t trained = (batch.labels >= 0).sum().item<int64_t>();
 
@@ -101,6 +103,7 @@ Json measure(const BenchOptions& o) {
           {"documents", batch.offsets.size() - 1},
           {"r", o.r},
           {"ckpt", o.ckpt},
+          {"optimizer", o.optimizer},
           {"threads", o.threads}};
 }
 
@@ -119,6 +122,7 @@ int main(int argc, char** argv) {
   app.add_option("--quant", o.quant, "native: the file's own blocks; or a format of bitsandbytes")
       ->check(CLI::IsMember({"none", "native", "nf4", "nf4_dq", "fp4", "int8"}));
   app.add_flag("--ckpt", o.ckpt, "gradient checkpointing");
+  app.add_option("--optimizer", o.optimizer)->check(CLI::IsMember(retort::optimizer_names()));
   app.add_option("--r", o.r)->check(CLI::PositiveNumber);
   app.add_option("--threads", o.threads)->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);

@@ -34,16 +34,16 @@ float linspace(int i, int count) {
                        : std::fma(-step, static_cast<float>(count - 1 - i), end);
 }
 
-std::array<float, 256> make_dynamic_map() {
+std::array<float, 256> make_dynamic_map(bool is_signed) {
   std::array<float, 256> map{};
   size_t n = 0;
   for (int i = 0; i < 7; ++i) {
     const auto power = static_cast<float>(std::pow(10.0, i - 6));
-    const int count = (1 << i) + 1;
+    const int count = (1 << (is_signed ? i : i + 1)) + 1;
     for (int k = 0; k + 1 < count; ++k) {
       const float value = power * ((linspace(k, count) + linspace(k + 1, count)) / 2);
       map[n++] = value;
-      map[n++] = -value;
+      if (is_signed) map[n++] = -value;
     }
   }
   map[n++] = 0.0f;
@@ -90,7 +90,12 @@ uint64_t bnb_code_bytes(BnbFormat format, uint64_t weights) {
 const std::array<float, 16>& bnb_table(BnbFormat format) { return format == BnbFormat::fp4 ? fp4 : nf4; }
 
 const std::array<float, 256>& signed_dynamic_map() {
-  static const std::array<float, 256> map = make_dynamic_map();
+  static const std::array<float, 256> map = make_dynamic_map(true);
+  return map;
+}
+
+const std::array<float, 256>& unsigned_dynamic_map() {
+  static const std::array<float, 256> map = make_dynamic_map(false);
   return map;
 }
 

@@ -71,6 +71,8 @@ uint64_t bnb_code_bytes(BnbFormat format, uint64_t weights);
 const std::array<float, 16>& bnb_table(BnbFormat format);
 /// bitsandbytes' 8-bit map: sorted, -0.99297 to 1, 0 at 127.
 const std::array<float, 256>& signed_dynamic_map();
+/// The one of second moments: from 0 to 1.
+const std::array<float, 256>& unsigned_dynamic_map();
 
 /// Error(bad_input) with `name` unless scales and codes fit `rows` x `columns` weights and each scale is finite.
 void check_bnb(const std::string& name, const BnbState& state, int64_t rows, int64_t columns, uint64_t code_bytes);

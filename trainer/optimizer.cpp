@@ -58,6 +58,22 @@ std::vector<at::Tensor> UpdateGroup::states(size_t i) const {
   return out;
 }
 
+UpdateGroup UpdateGroup::of(bool (*sort)(const at::Tensor& parameter)) const {
+  UpdateGroup out{.parameters = {},
+                  .gradients = {},
+                  .state = {},
+                  .learning_rate = learning_rate,
+                  .weight_decay = weight_decay,
+                  .step = step};
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (!sort(parameters[i])) continue;
+    out.parameters.push_back(parameters[i]);
+    out.gradients.push_back(gradients[i]);
+    out.state.push_back(state[i]);
+  }
+  return out;
+}
+
 const std::vector<const OptimizerKind*>& optimizer_kinds() {
   static const std::vector<const OptimizerKind*> kinds = {
 #define KIND(name) &optimizer_##name,

@@ -27,6 +27,8 @@ struct UpdateGroup {
 
   /// The i-th state of every parameter.
   std::vector<at::Tensor> states(size_t i) const;
+  /// Those whose parameter is one of a sort.
+  UpdateGroup of(bool (*sort)(const at::Tensor& parameter)) const;
 };
 
 /// One kind of optimizer: trainer/optimizers/<name>.cpp defines `extern const OptimizerKind optimizer_<name>`.

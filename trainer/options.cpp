@@ -45,7 +45,23 @@ const Schema<OptimArgs>& schema_of(OptimArgs*) {
                  {.minimum = 0, .maximum = 1, .maximum_open = true})
           .field("dampening", &O::dampening, "sgd (0): the part of a gradient that its moment leaves out",
                  {.minimum = 0, .maximum = 1})
-          .field("nesterov", &O::nesterov, "sgd (false), muon (true): look ahead by one moment");
+          .field("nesterov", &O::nesterov, "sgd (false), muon (true): look ahead by one moment")
+          .field("ns_steps", &O::ns_steps, "muon (5): iterations that make a matrix orthogonal",
+                 {.minimum = 1, .maximum = 99})
+          .field("adjust_lr_fn", &O::adjust_lr_fn,
+                 "muon (match_rms_adamw): the scale by a matrix's shape; `original` wants a learning rate of about "
+                 "0.02",
+                 {.one_of = {"match_rms_adamw", "original"}})
+          .field("decay_rate", &O::decay_rate, "adafactor (-0.8): a gradient's weight is its step to this power",
+                 {.maximum = 0})
+          .field("clip_threshold", &O::clip_threshold, "adafactor (1): highest root mean square of an update",
+                 {.minimum = 1})
+          .field("scale_parameter", &O::scale_parameter,
+                 "adafactor (false): multiply the learning rate by the parameter's root mean square")
+          .renamed("beta2_decay", "decay_rate")
+          .renamed("d", "clip_threshold")
+          .renamed("betas", "train.adam_beta1 and train.adam_beta2 are the two")
+          .renamed("eps", "train.adam_epsilon");
   return schema;
 }
 

@@ -14,6 +14,11 @@ struct OptimArgs {
   std::optional<double> momentum;
   std::optional<double> dampening;
   std::optional<bool> nesterov;
+  std::optional<int64_t> ns_steps;
+  std::optional<std::string> adjust_lr_fn;
+  std::optional<double> decay_rate;
+  std::optional<double> clip_threshold;
+  std::optional<bool> scale_parameter;
 };
 
 struct TrainOptions {

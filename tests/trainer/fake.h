@@ -23,15 +23,15 @@ namespace retort {
 /// hidden = dropout(E[ids] + E[ids] Aᵀ Bᵀ), logits = hidden Eᵀ; A and B are trained, by autograd.
 class FakeModel : public CausalLM {
  public:
-  explicit FakeModel(at::ScalarType dtype = at::kFloat, double dropout = 0) : dropout_(dropout) {
+  explicit FakeModel(at::ScalarType dtype = at::kFloat, double dropout = 0, int64_t rank = 3) : dropout_(dropout) {
     auto generator = at::globalContext().defaultGenerator(at::kCPU).clone();
     generator.set_current_seed(3);
     const auto options = at::TensorOptions(dtype);
     config_.vocab = 29;
     config_.dim = config_.ffn = 8;
     embedding_ = at::randn({29, 8}, generator, options);
-    a_ = (at::randn({3, 8}, generator, options) * 0.3).requires_grad_(true);
-    b_ = (at::randn({8, 3}, generator, options) * 0.1).requires_grad_(true);
+    a_ = (at::randn({rank, 8}, generator, options) * 0.3).requires_grad_(true);
+    b_ = (at::randn({8, rank}, generator, options) * 0.1).requires_grad_(true);
   }
   const ModelConfig& config() const override { return config_; }
   at::ScalarType dtype() const override { return embedding_.scalar_type(); }
@@ -51,11 +51,11 @@ class FakeModel : public CausalLM {
   int64_t weight_bytes() const override { return embedding_.nbytes(); }
   int64_t parameter_count() const override { return embedding_.numel(); }
 
-  std::vector<Parameter> parameters() const { return {{"a.weight", a_}, {"b.weight", b_}}; }
+  std::vector<Parameter> parameters() const { return {{"lora_A.weight", a_}, {"lora_B.weight", b_}}; }
   void save(const std::filesystem::path& folder) const {
     std::filesystem::create_directories(folder);
-    write_safetensors(folder / "adapter_model.safetensors",
-                      {{"base_model.model.a.weight", a_.detach()}, {"base_model.model.b.weight", b_.detach()}});
+    write_safetensors(folder / "adapter_model.safetensors", {{"base_model.model.lora_A.weight", a_.detach()},
+                                                             {"base_model.model.lora_B.weight", b_.detach()}});
   }
 
   std::function<void(bool training)> on_forward;

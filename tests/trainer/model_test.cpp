@@ -25,8 +25,9 @@ struct Tiny {
   std::vector<Parameter> parameters;
 
   explicit Tiny(double dropout = 0, at::ScalarType dtype = at::kFloat, bool random_b = false)
-      : model(CausalLM::load(*checkpoint, {.base = BaseForm::dense, .dtype = dtype})),
-        adapter(adapter_options(dropout)) {
+      : Tiny(adapter_options(dropout), dtype, random_b) {}
+  explicit Tiny(AdapterOptions options, at::ScalarType dtype = at::kFloat, bool random_b = false)
+      : model(CausalLM::load(*checkpoint, {.base = BaseForm::dense, .dtype = dtype})), adapter(std::move(options)) {
     attach(*model, adapter, 7);
     parameters = trainable_parameters(*model);
     if (!random_b) return;
@@ -117,7 +118,23 @@ TEST(TinyModel, SplittingTheBatchChangesNoUpdate) {
       EXPECT_LT((ends[0][i] - ends[k][i]).abs().max().item<double>(), 1e-6) << i;
 }
 
-TEST(TinyModel, ResumeWithDropoutAccumulationAndCheckpointingIsBitEqual) {
+std::vector<AdapterOptions> every_kind() {
+  AdapterOptions lora = adapter_options(0.1), dora = lora, vera = lora, ia3, pissa = lora;
+  dora.kind = "dora";
+  vera.kind = "vera";
+  vera.lora_alpha = AdapterOptions().lora_alpha;
+  ia3.kind = "ia3";
+  pissa.init_lora_weights = {LoraInit::pissa, 0};
+  return {lora, dora, vera, ia3, pissa};
+}
+
+class TinyKind : public testing::TestWithParam<AdapterOptions> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, TinyKind, testing::ValuesIn(every_kind()), [](const auto& info) {
+  const AdapterOptions& options = info.param;
+  return options.init_lora_weights.from_weight() ? options.init_lora_weights.name() : options.kind;
+});
+
+TEST_P(TinyKind, ResumeWithDropoutAccumulationAndCheckpointingIsBitEqual) {
   FakeData data(25), validation(5, 3);
   TrainOptions options;
   options.micro_batch_size = 3;
@@ -130,16 +147,16 @@ TEST(TinyModel, ResumeWithDropoutAccumulationAndCheckpointingIsBitEqual) {
   options.save_total_limit = std::nullopt;
   options.gradient_checkpointing = true;
   const auto whole = fresh_folder("tiny-whole");
-  Tiny uninterrupted(0.1);
+  Tiny uninterrupted(GetParam());
   const auto result = uninterrupted.train_in(whole, options, data, &validation);
   EXPECT_EQ(result.steps, 15);
   struct Interrupted {};
-  for (int64_t stop = 1; stop < 15; stop += 3) {
+  for (int64_t stop = 1; stop < 15; stop += GetParam().kind == "lora" ? 3 : 7) {
     const auto folder = fresh_folder(fmt::format("tiny-stop-{}", stop));
     const auto interrupt = [&](int64_t step) {
       if (step == stop) throw Interrupted();
     };
-    Tiny first(0.1), second(0.1);
+    Tiny first(GetParam()), second(GetParam());
     EXPECT_THROW(first.train_in(folder, options, data, &validation, false, {.on_step = interrupt}), Interrupted);
     at::rand({100});  // whatever else the process draws does not matter
     const auto resumed = second.train_in(folder, options, data, &validation, true);

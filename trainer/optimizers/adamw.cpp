@@ -6,6 +6,7 @@
 namespace retort {
 
 void adamw_update(const UpdateGroup& group, const TrainOptions& options) {
+  if (group.parameters.empty()) return;
   std::vector<at::Tensor> parameters = group.parameters, gradients = group.gradients;
   std::vector<at::Tensor> first = group.states(0), second = group.states(1);
   // The fused kernel wants the count as one tensor a parameter; they may be the same tensor, for it is only read.
