@@ -89,15 +89,15 @@ std::vector<Parameter> trainable_parameters(CausalLM& model) {
   return parameters;
 }
 
-std::vector<Parameter> adapter_constants(CausalLM& model) {
-  std::vector<Parameter> constants;
+std::vector<Parameter> shared_tensors(CausalLM& model) {
+  std::vector<Parameter> shared;
   std::set<std::string> seen;
   for (Linear* linear : model.linears()) {
     if (!linear->adapter) continue;
-    for (Parameter& constant : linear->adapter->constants())
-      if (seen.insert(constant.name).second) constants.push_back(std::move(constant));
+    for (Parameter& tensor : linear->adapter->shared())
+      if (seen.insert(tensor.name).second) shared.push_back(std::move(tensor));
   }
-  return constants;
+  return shared;
 }
 
 void set_micro_step(CausalLM& model, uint64_t micro_step) {

@@ -77,8 +77,8 @@ void detach(CausalLM& model);
 /// Every adapter's parameters, in module order, A before B; the optimizer's and the checkpoints' order.
 std::vector<Parameter> trainable_parameters(CausalLM& model);
 
-/// What the adapters compute with and do not train (LinearAdapter::constants), each name once.
-std::vector<Parameter> adapter_constants(CausalLM& model);
+/// LinearAdapter::shared of all adapters, each name once.
+std::vector<Parameter> shared_tensors(CausalLM& model);
 
 /// Names the micro-batch that the next forward belongs to. Dropout masks are a function of (seed, this number, layer),
 /// so a forward that runs again in backward, or again after a resume, drops the same elements. Call it before each

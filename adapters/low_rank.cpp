@@ -174,11 +174,6 @@ std::vector<Parameter> LowRankUpdate::saved() const {
   return all;
 }
 
-std::vector<Parameter> LowRankUpdate::constants() const {
-  if (!start_a_.defined()) return {};
-  return {{name_ + ".start_A", start_a_}, {name_ + ".start_B", start_b_}};
-}
-
 at::Tensor LowRankUpdate::bias(const at::Tensor& base) const {
   const at::NoGradGuard no_grad;
   if (!bias_.defined()) return base;

@@ -56,8 +56,7 @@ class LowRankUpdate {
   LowRank low_rank() const;  ///< product(), f32 on the CPU
   at::Tensor merged(const at::Tensor& weight) const;
   std::vector<Parameter> parameters() const;
-  std::vector<Parameter> saved() const;      ///< LinearAdapter::saved
-  std::vector<Parameter> constants() const;  ///< A0 and B0
+  std::vector<Parameter> saved() const;  ///< LinearAdapter::saved
   /// The bias that the trained bias of B makes of the layer's; undefined when both are.
   at::Tensor bias(const at::Tensor& base) const;
 

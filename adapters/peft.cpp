@@ -19,10 +19,8 @@ constexpr const char* origin_name = "retort.json";
 /// What PEFT puts before a module's name.
 constexpr const char* prefix = "base_model.model.";
 
-/// A parameter's name in the file; one without a dot belongs to no module.
-std::string file_name(const std::string& name) {
-  return (name.find('.') == std::string::npos ? "base_model." : prefix) + name;
-}
+/// And before the name of what all modules share.
+constexpr const char* shared_prefix = "base_model.";
 
 AdapterOrigin read_origin(const std::filesystem::path& folder, const Json& config, const std::string& config_where) {
   AdapterOrigin origin;
@@ -58,22 +56,35 @@ bool is_base_weight(const SafetensorsEntry& entry, const SafetensorsFile& file, 
   return false;
 }
 
-/// Every tensor of the file into the parameter of its name.
+/// A tensor of the file on its way into the adapter's own.
+struct Destination {
+  std::string name;  ///< in the file
+  at::Tensor tensor;
+};
+
+/// Of what is trained, all; of what is shared, what the file holds: the rest is drawn again from the config's key.
+std::vector<Destination> destinations(CausalLM& model, const SafetensorsFile& file) {
+  std::vector<Destination> all;
+  for (const Parameter& parameter : trainable_parameters(model))
+    all.push_back({prefix + parameter.name, parameter.tensor.detach()});
+  for (const Parameter& shared : shared_tensors(model))
+    if (file.find(shared_prefix + shared.name)) all.push_back({shared_prefix + shared.name, shared.tensor});
+  return all;
+}
+
+/// Every tensor of the file into the one of its name.
 void fill(CausalLM& model, const SafetensorsFile& file) {
-  std::vector<Parameter> parameters = trainable_parameters(model);
-  for (Parameter& constant : adapter_constants(model)) parameters.push_back(std::move(constant));
+  const std::vector<Destination> wanted = destinations(model, file);
   const std::string where = file.path().string();
-  std::set<std::string> wanted;
-  for (const Parameter& parameter : parameters) {
-    const std::string name = file_name(parameter.name);
-    wanted.insert(name);
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : wanted) {
+    names.insert(name);
     const SafetensorsEntry* entry = file.find(name);
-    if (!entry && parameter.name.find('.') == std::string::npos) continue;  // drawn again from the config's key
     if (!entry)
       fail(Exit::bad_input,
            "{}: tensor {} is missing, though {} targets its module; the two files do not belong together", where, name,
            config_name);
-    const std::vector<int64_t> shape = parameter.tensor.sizes().vec();
+    const std::vector<int64_t> shape = tensor.sizes().vec();
     if (entry->shape != shape)
       fail(Exit::bad_input,
            "{}: tensor {} has shape [{}], expected [{}]; check r and rank_pattern in {}, and that this is the base "
@@ -83,20 +94,18 @@ void fill(CausalLM& model, const SafetensorsFile& file) {
       fail(Exit::bad_input, "{}: tensor {} is of type {}, allowed: F64, F32, F16, BF16", where, name, entry->dtype);
   }
   for (const SafetensorsEntry& entry : file.entries()) {
-    if (wanted.contains(entry.name) || is_base_weight(entry, file, model)) continue;
+    if (names.contains(entry.name) || is_base_weight(entry, file, model)) continue;
     fail(Exit::bad_input,
          "{}: unexpected tensor {}: no module that {} targets has it. If it belongs to the adapter, its target is "
          "missing there; other trained tensors (heads, embeddings, biases) must be merged with PEFT first",
          where, entry.name, config_name);
   }
   const at::NoGradGuard no_grad;
-  for (const Parameter& parameter : parameters) {
-    const std::string name = file_name(parameter.name);
-    if (!file.find(name)) continue;
+  for (const auto& [name, tensor] : wanted) {
     const at::Tensor value = file.tensor(name);
     if (!at::isfinite(value).all().item<bool>())
       fail(Exit::bad_input, "{}: tensor {} holds numbers that are not finite", where, name);
-    parameter.tensor.detach().copy_(value);
+    tensor.copy_(value);
   }
 }
 
@@ -115,14 +124,13 @@ void save_peft(const std::filesystem::path& folder, CausalLM& model, const Adapt
                const AdapterOrigin& origin) {
   const at::NoGradGuard no_grad;
   std::vector<std::pair<std::string, at::Tensor>> tensors;
-  const auto add = [&](const Parameter& parameter) {
-    tensors.emplace_back(file_name(parameter.name), parameter.tensor.detach().to(at::kCPU, at::kFloat));
+  const auto add = [&](const char* before, const Parameter& parameter) {
+    tensors.emplace_back(before + parameter.name, parameter.tensor.detach().to(at::kCPU, at::kFloat));
   };
   for (const Linear* linear : model.linears())
     if (linear->adapter)
-      for (const Parameter& parameter : linear->adapter->saved()) add(parameter);
-  for (const Parameter& constant : adapter_constants(model))
-    if (constant.name.find('.') == std::string::npos) add(constant);
+      for (const Parameter& parameter : linear->adapter->saved()) add(prefix, parameter);
+  for (const Parameter& shared : shared_tensors(model)) add(shared_prefix, shared);
   if (tensors.empty()) fail(Exit::internal, "{}: the model has no adapter to save", folder.string());
 
   AtomicFolder atomic(folder);

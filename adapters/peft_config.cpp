@@ -147,6 +147,13 @@ Json config_json(const AdapterOptions& options, CausalLM& model, const AdapterOr
   Json config;  // sorted, as json.dumps(sort_keys=True) writes it
   put_common(options, model, origin, config);
   adapter_kind(options.kind).to_peft(options, config);
+  // PEFT's VeraConfig has no exclude_modules: what is left of the targets is written instead.
+  if (options.kind == "vera") {
+    config.erase("exclude_modules");
+    AdapterOptions all = options;
+    all.exclude_modules = {};
+    if (!options.exclude_modules.empty()) config["target_modules"] = stored_targets(all, model);
+  }
   return config;
 }
 

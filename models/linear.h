@@ -4,12 +4,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "quant/quantized_tensor.h"
+#include "models/frozen_matrix.h"
 
 namespace retort {
 
@@ -45,10 +44,9 @@ class LinearAdapter {
   /// The bias of the adapted layer, in training and in a merge; either may be undefined.
   virtual at::Tensor bias(const at::Tensor& base) const { return base; }
   virtual std::vector<Parameter> parameters() const = 0;
-  /// What is computed with and not trained; a training checkpoint holds it too. A name without a dot is shared by all
-  /// layers.
-  virtual std::vector<Parameter> constants() const { return {}; }
-  /// The parameters as the adapter's file holds them.
+  /// What all layers compute with and none trains, as the adapter's file names it.
+  virtual std::vector<Parameter> shared() const { return {}; }
+  /// The parameters as the adapter's file holds them: each lies in the first rows and columns of its tensor there.
   virtual std::vector<Parameter> saved() const { return parameters(); }
   /// The change of W as a product; what adapters for llama.cpp hold.
   virtual LowRank low_rank() const { return {}; }
@@ -61,9 +59,8 @@ class LinearAdapter {
 struct Linear {
   std::string name;  ///< Hugging Face's module name: "model.layers.0.self_attn.q_proj"
   int64_t in = 0, out = 0;
-  std::function<at::Tensor()>
-      weight;       ///< W as a dense tensor [out, in] in the model's type; native form: dequantized now
-  at::Tensor bias;  ///< [out], or undefined
+  FrozenMatrix weight;  ///< [out, in]
+  at::Tensor bias;      ///< [out], or undefined
   std::shared_ptr<LinearAdapter> adapter;
 };
 

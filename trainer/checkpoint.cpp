@@ -178,7 +178,20 @@ TrainState load_checkpoint(const fs::path& path, Optimizer& optimizer, Loader& l
 
 void load_parameters(const fs::path& path, const std::vector<Parameter>& parameters) {
   const auto file = SafetensorsFile::open(path / "adapter" / "adapter_model.safetensors");
-  for (const auto& p : parameters) copy_tensor(*file, "base_model.model." + p.name, p.tensor);
+  for (const auto& p : parameters) {
+    // An adapter that starts from the weight is saved with that start below and beside it.
+    const std::string name = "base_model.model." + p.name;
+    const SafetensorsEntry* entry = file->find(name);
+    const bool wider = entry && entry->shape.size() == 2 && p.tensor.dim() == 2 &&
+                       at::IntArrayRef(entry->shape) != p.tensor.sizes() && entry->shape[0] >= p.tensor.size(0) &&
+                       entry->shape[1] >= p.tensor.size(1);
+    if (!wider) {
+      copy_tensor(*file, name, p.tensor);
+    } else {
+      const at::Tensor stored = file->tensor(name);
+      p.tensor.detach().copy_(stored.narrow(0, 0, p.tensor.size(0)).narrow(1, 0, p.tensor.size(1)));
+    }
+  }
 }
 
 void prune_checkpoints(const fs::path& checkpoints, std::optional<int64_t> limit, const std::optional<Best>& best) {

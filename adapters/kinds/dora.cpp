@@ -68,7 +68,6 @@ class Dora final : public LinearAdapter {
   }
 
   std::vector<Parameter> parameters() const override { return with_magnitude(update_.parameters()); }
-  std::vector<Parameter> constants() const override { return update_.constants(); }
   std::vector<Parameter> saved() const override { return with_magnitude(update_.saved()); }
 
   void set_micro_step(uint64_t micro_step) override { update_.dropout.set_micro_step(micro_step); }

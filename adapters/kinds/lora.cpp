@@ -34,7 +34,6 @@ class Lora final : public LinearAdapter {
   at::Tensor merged(const at::Tensor& weight) const override { return update_.merged(weight); }
   at::Tensor bias(const at::Tensor& base) const override { return update_.bias(base); }
   std::vector<Parameter> parameters() const override { return update_.parameters(); }
-  std::vector<Parameter> constants() const override { return update_.constants(); }
   std::vector<Parameter> saved() const override { return update_.saved(); }
   LowRank low_rank() const override { return update_.low_rank(); }
   void set_micro_step(uint64_t micro_step) override { update_.dropout.set_micro_step(micro_step); }

@@ -93,7 +93,7 @@ class Vera final : public LinearAdapter {
   std::vector<Parameter> parameters() const override {
     return {{name_ + ".vera_lambda_b", b_}, {name_ + ".vera_lambda_d", d_}};
   }
-  std::vector<Parameter> constants() const override { return {{"vera_A", projections_.a}, {"vera_B", projections_.b}}; }
+  std::vector<Parameter> shared() const override { return {{"vera_A", projections_.a}, {"vera_B", projections_.b}}; }
 
   LowRank low_rank() const override {
     const at::NoGradGuard no_grad;

@@ -18,14 +18,15 @@ from transformers import LlamaForCausalLM
 golden = pathlib.Path(__file__).resolve().parent
 ids = [1, 5, 9, 30, 12, 47, 3]
 with tempfile.TemporaryDirectory() as folder:
-    for case in ("lora", "rslora", "patterns", "head"):
+    for case in ("lora", "rslora", "patterns", "head", "bias", "dora", "vera", "ia3"):
+        base_folder = golden / ("peft_biased" if case in ("bias", "ia3") else "peft_base")
         adapter, logits = f"{folder}/{case}", f"{folder}/{case}.safetensors"
-        common = ["--model", golden / "peft_base"]
+        common = ["--model", base_folder]
         subprocess.run([sys.argv[1], "export", *common, "--adapter", golden / f"peft_{case}", "--format", "peft", "--out", adapter],
                        check=True)
         subprocess.run([sys.argv[1], "logits", *common, "--adapter", adapter, "--ids", ",".join(map(str, ids)), "--out", logits],
                        check=True)
-        base = LlamaForCausalLM.from_pretrained(golden / "peft_base", dtype=torch.float32)
+        base = LlamaForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             model = PeftModel.from_pretrained(base, adapter)
