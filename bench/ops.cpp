@@ -122,7 +122,7 @@ BENCHMARK(bench_attention_backward)
 /// Loss and gradient by the hidden states, in chunks of the argument's tokens.
 void bench_cross_entropy(benchmark::State& state) {
   const at::Tensor weight = at::randn({vocab, dim}) / 24, labels = at::randint(vocab, {tokens}, at::kLong);
-  Linear head{"lm_head", dim, vocab, [&] { return weight; }, {}, {}};
+  Linear head{"lm_head", dim, vocab, weight, {}, {}};
   const at::Tensor x = at::randn({tokens, dim}).requires_grad_(true);
   for (auto _ : state) benchmark::DoNotOptimize(linear_cross_entropy(head, x, labels, state.range(0)));
   count_flops(state, 4.0 * tokens * dim * vocab);

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "models/block.h"
 #include "models/cross_entropy.h"
+#include "models/frozen_matrix.h"
 #include "models/rms_norm.h"
 
 namespace retort {
@@ -42,7 +43,7 @@ class DecoderLM final : public CausalLM {
     for (size_t i = 0; i < blocks_.size(); ++i) load_block(checkpoint, fmt::format("model.layers.{}.", i), blocks_[i]);
     norm_ = dense(checkpoint, "model.norm.weight");
     head_ = {"lm_head", config_.dim, config_.vocab, {}, {}, {}};
-    head_.weight = config_.tied ? embedding_.all : frozen(checkpoint, "lm_head.weight").all;
+    head_.weight = config_.tied ? embedding_ : frozen(checkpoint, "lm_head.weight");
     if (checkpoint.has("lm_head.bias")) head_.bias = dense(checkpoint, "lm_head.bias");
   }
 
@@ -107,31 +108,16 @@ class DecoderLM final : public CausalLM {
   }
 
  private:
-  /// A frozen matrix, dense or in the file's own blocks.
-  struct Frozen {
-    std::function<at::Tensor()> all;                       ///< [rows, columns]
-    std::function<at::Tensor(const at::Tensor& id)> rows;  ///< the rows of these indices, i64 [n] -> [n, columns]
-  };
-
-  Frozen frozen(const Checkpoint& checkpoint, const std::string& name) {
+  FrozenMatrix frozen(const Checkpoint& checkpoint, const std::string& name) {
     const QuantizedTensor stored = checkpoint.tensor(name);
     parameter_count_ += stored.elements();
-    if (options_.base == BaseForm::dense || in_place(stored)) {
-      const at::Tensor weight = in_place(stored) ? view(stored) : stored.dequantize(options_.dtype).to(options_.device);
-      weight_bytes_ += static_cast<int64_t>(weight.nbytes());
-      return {[weight] { return weight; },
-              [weight](const at::Tensor& ids) { return weight.index_select(0, ids.to(weight.device())); }};
-    }
-    weight_bytes_ += static_cast<int64_t>(stored.stored_bytes());
-    return {[stored, this] { return stored.dequantize(options_.dtype).to(options_.device); },
-            [stored, this](const at::Tensor& ids) {
-              const at::Tensor on_cpu = ids.to(at::kCPU).contiguous();
-              at::Tensor rows = at::empty({ids.size(0), stored.columns()}, options_.dtype);
-              const auto* id = on_cpu.const_data_ptr<int64_t>();
-              for (int64_t i = 0; i < ids.size(0); ++i)
-                stored.dequantize_rows(id[i], id[i] + 1, rows.slice(0, i, i + 1));
-              return rows.to(options_.device);
-            }};
+    FrozenMatrix matrix(stored, options_.dtype, options_.device);
+    if (in_place(stored))
+      matrix = view(stored);
+    else if (options_.base == BaseForm::dense)
+      matrix = matrix();
+    weight_bytes_ += matrix.bytes();
+    return matrix;
   }
 
   /// Whether the file's bytes are the weight as it is computed with.
@@ -162,7 +148,7 @@ class DecoderLM final : public CausalLM {
       linear.name = prefix + name;
       linear.in = in;
       linear.out = out;
-      linear.weight = frozen(checkpoint, linear.name + ".weight").all;
+      linear.weight = frozen(checkpoint, linear.name + ".weight");
       if (checkpoint.has(linear.name + ".bias")) linear.bias = dense(checkpoint, linear.name + ".bias");
     };
     load(block.q, "self_attn.q_proj", dim, queries);
@@ -199,7 +185,7 @@ class DecoderLM final : public CausalLM {
 
   ModelConfig config_;
   LoadOptions options_;
-  Frozen embedding_;
+  FrozenMatrix embedding_;
   std::vector<Block> blocks_;
   at::Tensor norm_;
   Linear head_;

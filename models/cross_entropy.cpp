@@ -48,13 +48,6 @@ at::Tensor softmax_loss(at::Tensor logits, const at::Tensor& labels) {
   return loss;
 }
 
-/// The head with its weight made once for all chunks.
-Linear with_weight_at_hand(const Linear& head) {
-  Linear held = head;
-  held.weight = [weight = head.weight()] { return weight; };
-  return held;
-}
-
 /// Calls each(begin, end, d loss / d logits of these rows, what the head's adapter keeps) and returns the loss's sum.
 template <typename Each>
 at::Tensor for_chunks(const Linear& head, const at::Tensor& x, const at::Tensor& labels, int64_t chunk, bool training,
@@ -83,12 +76,11 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
     const at::Tensor rows = at::nonzero(labels >= 0).squeeze(1);
     const bool all = rows.size(0) == labels.size(0);
     const at::Tensor x = all ? hidden : hidden.index_select(0, rows), targets = labels.index_select(0, rows);
-    const Linear held = with_weight_at_hand(*head);
     at::Tensor kept = head->adapter ? x : at::empty_like(x);
-    const at::Tensor loss = for_chunks(held, x, targets, chunk, true,
+    const at::Tensor loss = for_chunks(*head, x, targets, chunk, true,
                                        [&](int64_t begin, int64_t end, const at::Tensor& dlogits, const Kept&) {
-                                         if (!held.adapter)
-                                           base_backward(held, dlogits, kept.slice(0, begin, end), false);
+                                         if (!head->adapter)
+                                           base_backward(*head, dlogits, kept.slice(0, begin, end), false);
                                        });
     ctx->save_for_backward({kept, rows, targets});
     ctx->saved_data["head"] = reinterpret_cast<int64_t>(head);
@@ -105,11 +97,10 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
     at::Tensor dx;
     if (head.adapter) {
       dx = at::empty_like(kept);
-      const Linear held = with_weight_at_hand(head);
-      for_chunks(held, kept, targets, ctx->saved_data["chunk"].toInt(), true,
+      for_chunks(head, kept, targets, ctx->saved_data["chunk"].toInt(), true,
                  [&](int64_t begin, int64_t end, at::Tensor dlogits, const Kept& adapter_kept) {
                    dlogits.mul_(factor);
-                   linear_backward(held, kept.slice(0, begin, end), dlogits, adapter_kept, dx.slice(0, begin, end));
+                   linear_backward(head, kept.slice(0, begin, end), dlogits, adapter_kept, dx.slice(0, begin, end));
                  });
     } else {
       dx = kept * factor;
@@ -151,8 +142,8 @@ at::Tensor linear_cross_entropy(const Linear& head, const at::Tensor& hidden, co
   if (wants_gradient(hidden)) return CrossEntropy::apply(hidden, targets, &head, chunk);
   const at::NoGradGuard no_grad;
   const at::Tensor rows = at::nonzero(targets >= 0).squeeze(1);
-  return for_chunks(with_weight_at_hand(head), hidden.index_select(0, rows), targets.index_select(0, rows), chunk,
-                    false, [](int64_t, int64_t, const at::Tensor&, const Kept&) {});
+  return for_chunks(head, hidden.index_select(0, rows), targets.index_select(0, rows), chunk, false,
+                    [](int64_t, int64_t, const at::Tensor&, const Kept&) {});
 }
 
 at::Tensor head_logits(const Linear& head, const at::Tensor& hidden) {

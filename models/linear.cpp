@@ -2,14 +2,12 @@
 
 #include <ATen/ATen.h>
 
-#include "models/matmul.h"
-
 namespace retort {
 
-void base_forward(const Linear& linear, const at::Tensor& x, const at::Tensor& y) { matmul(x, linear.weight().t(), y); }
+void base_forward(const Linear& linear, const at::Tensor& x, const at::Tensor& y) { linear.weight.forward(x, y); }
 
 void base_backward(const Linear& linear, const at::Tensor& dy, const at::Tensor& dx, bool add) {
-  if (dx.defined()) matmul(dy, linear.weight(), dx, add);
+  if (dx.defined()) linear.weight.backward(dy, dx, add);
 }
 
 void linear_forward(const Linear& linear, const at::Tensor& x, const at::Tensor& y, bool training, Kept& kept) {

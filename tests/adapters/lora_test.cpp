@@ -86,7 +86,7 @@ class Drops : public testing::TestWithParam<const char*> {
     options_.r = 4;
     options_.lora_dropout = 0.25;
     at::manual_seed(3);
-    linear_.weight = [w = at::randn({24, 40}, at::kDouble)] { return w; };
+    linear_.weight = at::randn({24, 40}, at::kDouble);
     adapter_ = made(GetParam(), linear_, options_, {.index = 0, .r = 4, .alpha = 8, .scale = 2}, at::kDouble);
     for (const Parameter& parameter : adapter_->parameters()) parameter.tensor.detach().normal_();
     x_ = at::randn({50, 40}, at::kDouble);
@@ -172,7 +172,7 @@ TEST(Lora, ComputesInBf16WithF32Parameters) {
                    weight = at::randn({64, 96}, at::kDouble).to(at::kBFloat16);
   std::vector<at::Tensor> results[2];
   for (const at::ScalarType type : {at::kDouble, at::kBFloat16}) {
-    linear.weight = [weight, type] { return weight.to(type); };
+    linear.weight = weight.to(type);
     const auto adapter = made("lora", linear, options, {.index = 0, .r = 8, .alpha = 8, .scale = 1},
                               type == at::kDouble ? at::kDouble : at::kFloat);
     const auto parameters = adapter->parameters();

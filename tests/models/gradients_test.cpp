@@ -110,7 +110,7 @@ TEST(Gradients, CrossEntropyEqualsDifferencesForEveryChunk) {
   at::manual_seed(5);
   Linear head{"lm_head", 5, 11, {}, {}, {}};
   const at::Tensor weight = random({11, 5});
-  head.weight = [&] { return weight; };
+  head.weight = weight;
   at::Tensor x = random({9, 5});
   const at::Tensor labels = at::tensor({3, -1, 10, 0, 5, -1, -1, 7, 2}, at::kLong);
   const at::Tensor want =
@@ -129,7 +129,7 @@ TEST(Gradients, CrossEntropyEqualsDifferencesForEveryChunk) {
 TEST(Gradients, CrossEntropyOfImprobableLabelsStaysFinite) {
   Linear head{"lm_head", 2, 3, {}, {}, {}};
   const at::Tensor weight = at::tensor({1.0, 0.0, -1.0, 0.0, 0.0, 0.0}, at::kFloat).view({3, 2});
-  head.weight = [&] { return weight; };
+  head.weight = weight;
   const at::Tensor x = at::tensor({500.0, 0.0}, at::kFloat).view({1, 2}).requires_grad_(true);
   const at::Tensor loss = linear_cross_entropy(head, x, at::tensor({1}, at::kLong));
   EXPECT_FLOAT_EQ(loss.item<float>(), 1000);
@@ -206,7 +206,8 @@ TEST_P(Batching, NativeEqualsDense) {
     loss_of(*model, documents({8, 6}, model->config().vocab)).backward();
     gradients.push_back(take_gradients(*model));
   }
-  for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(at::equal(gradients[0][i], gradients[1][i])) << i;
+  // The same weights; products by tiles add in another order.
+  for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_LT(relative(gradients[1][i], gradients[0][i]), 1e-5) << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(TinyLlama, Batching, testing::Values("grouped", "biases", "head_dim", "window"),

@@ -66,7 +66,8 @@ TEST(RealModel, NativeHoldsTheFilesBytesAndGivesTheDenseModelsLogits) {
   const auto checkpoint = Checkpoint::open(smollm2());
   const auto native = CausalLM::load(*checkpoint, {}), dense = CausalLM::load(*checkpoint, {.base = BaseForm::dense});
   const Batch batch = sample(50);
-  EXPECT_TRUE(at::equal(native->logits(native->hidden(batch)), dense->logits(dense->hidden(batch))));
+  // The same weights, as NativeWeightsAreGgmlsBitForBit shows; products by tiles add in another order.
+  EXPECT_LT(relative(native->logits(native->hidden(batch)), dense->logits(dense->hidden(batch))), 1e-4);
   EXPECT_LT(native->weight_bytes(), static_cast<int64_t>(std::filesystem::file_size(smollm2())));
   EXPECT_EQ(dense->weight_bytes(), 4 * dense->parameter_count());
   EXPECT_EQ(dense->parameter_count(), 134515008);
