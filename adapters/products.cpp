@@ -1,0 +1,178 @@
+#include "adapters/products.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <set>
+
+#include "adapters/low_rank.h"
+#include "adapters/match.h"
+#include "adapters/peft_config.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "models/safetensors.h"
+
+namespace retort {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view prefix = "base_model.model.";
+
+/// How PEFT names the two factors of a module.
+struct FactorNames {
+  std::string a, b;
+  explicit FactorNames(const std::string& module) {
+    const std::string before = std::string(prefix) + module;
+    a = before + (is_embedding(module) ? ".lora_embedding_A" : ".lora_A.weight");
+    b = before + (is_embedding(module) ? ".lora_embedding_B" : ".lora_B.weight");
+  }
+};
+
+/// Why the adapter is more than products; empty when it is not.
+std::string more_than_products(const AdapterOptions& options) {
+  if (!options.modules_to_save.empty()) return "modules_to_save: it holds modules trained whole";
+  return adapter_kind(options.kind).gguf_refusal(options);
+}
+
+at::Tensor read_factor(const SafetensorsFile& file, const std::string& name, const std::string& partner) {
+  const std::string where = file.path().string();
+  const SafetensorsEntry* entry = file.find(name);
+  if (!entry) fail(Exit::bad_input, "{}: tensor {} is missing, though there is {}", where, name, partner);
+  if (!at::isFloatingType(entry->type) || at::elementSize(entry->type) < 2)
+    fail(Exit::bad_input, "{}: tensor {} is of type {}, allowed: F64, F32, F16, BF16", where, name, entry->dtype);
+  if (entry->shape.size() != 2)
+    fail(Exit::bad_input, "{}: tensor {} has shape [{}], expected two dimensions", where, name,
+         fmt::join(entry->shape, ", "));
+  const at::Tensor value = file.tensor(name).to(at::kFloat);
+  if (!at::isfinite(value).all().item<bool>())
+    fail(Exit::bad_input, "{}: tensor {} holds numbers that are not finite", where, name);
+  return value;
+}
+
+/// The ranks and scales that the configuration gives to the modules; it may name modules that hold no tensor here.
+std::vector<Target> targets_of(AdapterOptions options, const std::vector<std::string>& modules,
+                               const fs::path& folder) {
+  options.target_modules = {.expression = ".*", .names = {}};
+  options.exclude_modules = {};
+  options.layers_to_transform.clear();
+  options.layers_pattern.clear();
+  try {
+    return match_targets(options, modules, "");
+  } catch (const Error& error) {
+    fail(Exit::bad_input, "{}: {}", (folder / "adapter_config.json").string(), error.what());
+  }
+}
+
+std::map<std::string, Product> read_lora(const fs::path& folder, const AdapterOptions& options) {
+  const auto file = SafetensorsFile::open(folder / "adapter_model.safetensors");
+  std::vector<std::string> modules;
+  for (const SafetensorsEntry& entry : file->entries()) {
+    const std::string& name = entry.name;
+    const size_t end = std::min(name.find(".lora_A.weight"), name.find(".lora_embedding_A"));
+    if (name.starts_with(prefix) && end != std::string::npos)
+      modules.push_back(name.substr(prefix.size(), end - prefix.size()));
+  }
+  std::sort(modules.begin(), modules.end());
+  if (modules.empty()) fail(Exit::bad_input, "{}: holds no tensor of a LoRA adapter", file->path().string());
+  std::map<std::string, Product> products;
+  std::set<std::string> read;
+  for (const Target& target : targets_of(options, modules, folder)) {
+    const std::string& module = modules[target.index];
+    const FactorNames names(module);
+    Product product{read_factor(*file, names.a, names.b), read_factor(*file, names.b, names.a), target.scale};
+    if (product.a.size(0) != target.r || product.b.size(1) != target.r)
+      fail(Exit::bad_input, "{}: {} has factors [{}] and [{}], but its rank by adapter_config.json is {}",
+           file->path().string(), module, fmt::join(product.a.sizes(), ", "), fmt::join(product.b.sizes(), ", "),
+           target.r);
+    // PEFT stores the frozen weight too where the head or the embedding is a target.
+    read.insert({names.a, names.b, std::string(prefix) + module + ".base_layer.weight"});
+    products[module] = std::move(product);
+  }
+  for (const SafetensorsEntry& entry : file->entries())
+    if (!read.contains(entry.name))
+      fail(Exit::bad_input, "{}: unexpected tensor {}: it is no factor of a LoRA product", file->path().string(),
+           entry.name);
+  return products;
+}
+
+std::map<std::string, Product> products_of(CausalLM& model) {
+  std::map<std::string, Product> products;
+  for (const Linear* linear : model.linears()) {
+    if (!linear->adapter) continue;
+    const LowRank change = linear->adapter->low_rank();
+    products[linear->name] = {change.a, change.b, 1};
+  }
+  return products;
+}
+
+Json plain_config(const AdapterOptions& options, const AdapterOrigin& origin) {
+  Json config = {{"base_model_name_or_path", origin.base.empty() ? Json(nullptr) : Json(origin.base)},
+                 {"exclude_modules", json_of(options.exclude_modules)},
+                 {"inference_mode", true},
+                 {"peft_type", "LORA"},
+                 {"target_modules", json_of(options.target_modules)},
+                 {"task_type", "CAUSAL_LM"}};
+  low_rank_to_peft(options, config);
+  return config;
+}
+
+}  // namespace
+
+bool is_embedding(std::string_view module) { return module.ends_with("embed_tokens"); }
+
+ProductAdapter read_products(const fs::path& folder, CausalLM* model, const std::string& base_hash) {
+  const at::NoGradGuard no_grad;
+  const PeftConfig config = read_peft_config(folder);
+  const std::string kind = config.options.kind;
+  if (const std::string why = more_than_products(config.options); !why.empty())
+    fail(Exit::bad_input,
+         "{}: a {} adapter that is no product B A alone can be neither combined nor converted: {}. Merge it instead",
+         folder.string(), kind, why);
+  ProductAdapter adapter{folder.string(), config.options, config.origin, {}};
+  if (model) {
+    load_peft(folder, *model, base_hash);
+    if (kind != "lora") adapter.modules = products_of(*model);
+    detach(*model);
+    adapter.origin.base_hash = base_hash;
+  } else if (kind != "lora") {
+    fail(Exit::usage, "{}: the shapes of a {} adapter's products are its base's: give --model", folder.string(), kind);
+  }
+  if (kind == "lora") adapter.modules = read_lora(folder, config.options);
+  return adapter;
+}
+
+void save_products(const fs::path& folder, const ProductAdapter& adapter) {
+  const at::NoGradGuard no_grad;
+  AdapterOptions options;  // a plain LoRA on the same modules
+  options.target_modules = adapter.options.target_modules;
+  options.exclude_modules = adapter.options.exclude_modules;
+  options.layers_to_transform = adapter.options.layers_to_transform;
+  options.layers_pattern = adapter.options.layers_pattern;
+  options.r = 0;
+  for (const auto& [module, product] : adapter.modules) options.r = std::max(options.r, product.a.size(0));
+  options.lora_alpha = static_cast<double>(options.r);
+
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const auto& [module, product] : adapter.modules) {
+    const int64_t missing = options.r - product.a.size(0);
+    const FactorNames names(module);
+    tensors.emplace_back(names.a, at::constant_pad_nd(product.a, {0, 0, 0, missing}));
+    tensors.emplace_back(names.b, at::constant_pad_nd(product.b * product.scale, {0, missing}));
+    for (const auto& [name, tensor] : {tensors[tensors.size() - 2], tensors.back()})
+      if (!at::isfinite(tensor).all().item<bool>())
+        fail(Exit::bad_input, "{}: {} would not be finite; the adapters' numbers or the weights are too large",
+             folder.string(), name);
+  }
+  AtomicFolder atomic(folder);
+  write_safetensors(atomic.temporary() / "adapter_model.safetensors", tensors);
+  write_atomic(atomic.temporary() / "adapter_config.json", plain_config(options, adapter.origin).dump(2, ' ', true));
+  write_json(atomic.temporary() / "retort.json", {{"base", adapter.origin.base},
+                                                  {"base_hash", adapter.origin.base_hash},
+                                                  {"base_form", adapter.origin.base_form},
+                                                  {"template_hash", adapter.origin.template_hash},
+                                                  {"data_hash", adapter.origin.data_hash}});
+  atomic.commit();
+}
+
+}  // namespace retort
