@@ -1,7 +1,9 @@
 #include "adapters/attach.h"
 
+#include <algorithm>
 #include <set>
 
+#include "adapters/embedding.h"
 #include "core/error.h"
 #include "core/schema.h"
 
@@ -31,11 +33,58 @@ const AdapterKind& adapter_kind(const std::string& name) {
 
 namespace {
 
-std::vector<Target> targets_of(const std::vector<Linear*>& linears, const AdapterOptions& options) {
+/// Whose adapter an index of `names` stands for: the linear layers in module order, then the embedding.
+struct Places {
+  explicit Places(CausalLM& model) : linears(model.linears()), embedding(model.embedding()) {
+    for (const Linear* linear : linears) names.push_back(linear->name);
+    names.push_back(embedding.name);
+  }
+  bool is_embedding(size_t index) const { return index == linears.size(); }
+  std::vector<Linear*> linears;
+  Embedding& embedding;
   std::vector<std::string> names;
-  for (const Linear* linear : linears) names.push_back(linear->name);
-  return match_targets(options, names, names.back());  // the head comes last
+};
+
+/// PEFT's rule for modules_to_save: the end of the name, whole parts or not.
+std::vector<size_t> saved_modules(const AdapterOptions& options, const Places& places) {
+  std::vector<size_t> saved;
+  for (const std::string& module : options.modules_to_save) {
+    const size_t before = saved.size();
+    for (size_t i = 0; i < places.names.size(); ++i)
+      if (places.names[i].ends_with(module) && std::find(saved.begin(), saved.end(), i) == saved.end())
+        saved.push_back(i);
+    if (saved.size() == before)
+      fail(Exit::usage,
+           "modules_to_save: \"{}\" is no module that can be trained whole; allowed: lm_head, embed_tokens and the "
+           "linear layers (norms stay frozen)",
+           module);
+  }
+  return saved;
 }
+
+/// What the adapter's kind goes to; modules that are trained whole are left out.
+std::vector<Target> targets_of(const Places& places, const AdapterOptions& options) {
+  const std::vector<size_t> saved = saved_modules(options, places);
+  std::vector<Target> targets = match_targets(options, places.names, places.linears.back()->name);
+  std::erase_if(targets, [&](const Target& target) {
+    return std::find(saved.begin(), saved.end(), target.index) != saved.end();
+  });
+  for (const Target& target : targets)
+    if (places.is_embedding(target.index) && options.kind != "lora")
+      fail(Exit::usage, "target_modules: {}: \"{}\" adapters are for linear layers; use kind: lora, or leave it out",
+           places.embedding.name, options.kind);
+  const auto embedding = [&](size_t index) { return places.is_embedding(index); };
+  if (!options.trainable_token_indices.empty() &&
+      (std::any_of(saved.begin(), saved.end(), embedding) ||
+       std::any_of(targets.begin(), targets.end(), [&](const Target& target) { return embedding(target.index); })))
+    fail(
+        Exit::usage,
+        "trainable_token_indices: {} is trained in another way already (target_modules or modules_to_save); choose one",
+        places.embedding.name);
+  return targets;
+}
+
+int64_t whole_size(const Linear& linear) { return linear.out * linear.in + (linear.bias.defined() ? linear.out : 0); }
 
 }  // namespace
 
@@ -47,37 +96,67 @@ OriginalWeight original_weights(const Checkpoint& checkpoint) {
 
 AttachReport plan_adapters(CausalLM& model, const AdapterOptions& options) {
   const AdapterKind& kind = adapter_kind(options.kind);
-  const std::vector<Linear*> linears = model.linears();
+  const Places places(model);
+  const Embedding& embedding = places.embedding;
   AttachReport report;
   report.frozen = model.parameter_count();
-  for (const Target& target : targets_of(linears, options)) {
-    const Linear& linear = *linears[target.index];
-    report.targets.push_back(linear.name);
+  for (const Target& target : targets_of(places, options)) {
+    report.targets.push_back(places.names[target.index]);
     report.ranks.push_back(target.r);
-    report.trainable += kind.parameters(linear, options, target);
+    report.trainable += places.is_embedding(target.index)
+                            ? target.r * (embedding.vocab + embedding.dim)
+                            : kind.parameters(*places.linears[target.index], options, target);
   }
+  for (const size_t index : saved_modules(options, places)) {
+    report.saved.push_back(places.names[index]);
+    report.trainable +=
+        places.is_embedding(index) ? embedding.vocab * embedding.dim : whole_size(*places.linears[index]);
+  }
+  report.trainable += static_cast<int64_t>(options.trainable_token_indices.size()) * embedding.dim;
   return report;
 }
 
 AttachReport attach(CausalLM& model, const AdapterOptions& options, uint64_t seed, const OriginalWeight& original) {
   AttachReport report = plan_adapters(model, options);
   const AdapterKind& kind = adapter_kind(options.kind);
-  const at::ScalarType parameter = model.dtype() == at::kDouble ? at::kDouble : at::kFloat;
+  const ParameterPlace place{model.dtype() == at::kDouble ? at::kDouble : at::kFloat, model.device()};
   detach(model);
-  const std::vector<Linear*> linears = model.linears();
-  const std::vector<Target> targets = targets_of(linears, options);
+  const Places places(model);
+  Embedding& embedding = places.embedding;
+  const std::vector<Target> targets = targets_of(places, options);
   std::vector<const Linear*> all;
-  for (const Target& target : targets) all.push_back(linears[target.index]);
+  for (const Target& target : targets)
+    if (!places.is_embedding(target.index)) all.push_back(places.linears[target.index]);
   std::any shared;
   for (const Target& target : targets) {
-    Linear& linear = *linears[target.index];
-    linear.adapter = kind.make({linear, options, target, parameter, model.device(), seed, all, shared, original});
+    if (places.is_embedding(target.index)) {
+      embedding.adapter = embedding_lora(embedding, target, place, seed);
+    } else {
+      Linear& linear = *places.linears[target.index];
+      linear.adapter = kind.make({linear, options, target, place.type, place.device, seed, all, shared, original});
+    }
+  }
+  for (const size_t index : saved_modules(options, places)) {
+    if (places.is_embedding(index))
+      embedding.adapter = whole_embedding(embedding, place);
+    else
+      places.linears[index]->adapter = whole_linear(*places.linears[index], place);
+  }
+  if (!options.trainable_token_indices.empty()) {
+    embedding.adapter = embedding_rows(embedding, options.trainable_token_indices, place);
+    Linear& head = *places.linears.back();
+    if (model.config().tied && head.adapter)
+      fail(Exit::usage,
+           "trainable_token_indices: the head is the embedding's matrix, so its rows change too; it cannot have an "
+           "adapter of its own as well (target_modules or modules_to_save: lm_head)");
+    if (model.config().tied) head.adapter = tied_head_rows(*embedding.adapter);
   }
   return report;
 }
 
 void detach(CausalLM& model) {
   for (Linear* linear : model.linears()) linear->adapter.reset();
+  model.embedding().adapter.reset();
 }
 
 std::vector<Parameter> trainable_parameters(CausalLM& model) {
@@ -86,6 +165,8 @@ std::vector<Parameter> trainable_parameters(CausalLM& model) {
     if (!linear->adapter) continue;
     for (Parameter& parameter : linear->adapter->parameters()) parameters.push_back(std::move(parameter));
   }
+  if (const auto& adapter = model.embedding().adapter)
+    for (Parameter& parameter : adapter->parameters()) parameters.push_back(std::move(parameter));
   return parameters;
 }
 

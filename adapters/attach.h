@@ -62,6 +62,7 @@ const AdapterKind& adapter_kind(const std::string& name);
 struct AttachReport {
   std::vector<std::string> targets;  ///< module names, in module order
   std::vector<int64_t> ranks;        ///< of each target
+  std::vector<std::string> saved;    ///< modules trained whole
   int64_t trainable = 0;             ///< parameters
   int64_t frozen = 0;                ///< parameters of the base, a tied head counted once
 };
@@ -74,7 +75,8 @@ AttachReport plan_adapters(CausalLM& model, const AdapterOptions& options);
 AttachReport attach(CausalLM& model, const AdapterOptions& options, uint64_t seed, const OriginalWeight& original = {});
 void detach(CausalLM& model);
 
-/// Every adapter's parameters, in module order, A before B; the optimizer's and the checkpoints' order.
+/// Every adapter's parameters, in module order, A before B, the embedding's last; the optimizer's and the checkpoints'
+/// order.
 std::vector<Parameter> trainable_parameters(CausalLM& model);
 
 /// LinearAdapter::shared of all adapters, each name once.

@@ -45,6 +45,8 @@ void low_rank_to_peft(const AdapterOptions& options, Json& config) {
   config["lora_dropout"] = options.lora_dropout;
   config["r"] = options.r;
   config["rank_pattern"] = options.rank_pattern;
+  config["trainable_token_indices"] =
+      options.trainable_token_indices.empty() ? Json(nullptr) : Json(options.trainable_token_indices);
   config["use_dora"] = options.kind == "dora";
   config["use_rslora"] = options.use_rslora;
   put_layers(options, config);
@@ -58,6 +60,10 @@ void low_rank_from_peft(const Json& config, const std::string& where, AdapterOpt
   options.use_rslora = json_get<bool>(config, "use_rslora", where, false);
   options.lora_bias = json_get<bool>(config, "lora_bias", where, false);
   get_layers(config, where, options);
+  if (config.contains("trainable_token_indices") && config["trainable_token_indices"].is_object())
+    fail(Exit::bad_input, "{}: trainable_token_indices names modules; allowed: a list of tokens, for the embedding",
+         where);
+  options.trainable_token_indices = read_list<int64_t>(config, "trainable_token_indices", where);
   options.rank_pattern = read_pattern<int64_t>(config, "rank_pattern", where);
   options.alpha_pattern = read_pattern<double>(config, "alpha_pattern", where);
 

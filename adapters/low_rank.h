@@ -26,7 +26,8 @@ inline constexpr std::array low_rank_keys = {"r",
                                              "rank_pattern",
                                              "alpha_pattern",
                                              "init_lora_weights",
-                                             "lora_bias"};
+                                             "lora_bias",
+                                             "trainable_token_indices"};
 
 /// Parameters of A, B and, where it is trained, the bias.
 int64_t low_rank_parameters(const Linear& linear, const AdapterOptions& options, const Target& target);

@@ -186,7 +186,7 @@ std::vector<Target> match_targets(const AdapterOptions& options, const std::vect
   for (size_t i = 0; i < names.size(); ++i) {
     const std::string& name = names[i];
     const bool is_excluded = excluded.matches(name);
-    if (!(all_linear ? name != head : chosen.matches(name)) || is_excluded) continue;
+    if (!(all_linear ? name != head && leaf(name) != "embed_tokens" : chosen.matches(name)) || is_excluded) continue;
     if (!options.layers_to_transform.empty() && !chosen.names_wholly(name)) {
       const std::optional<int64_t> layer = layer_number.of(name);
       const auto& wanted = options.layers_to_transform;

@@ -17,6 +17,16 @@ std::map<std::string, std::function<at::Tensor()>> merged_tensors(const Checkpoi
     if (!linear->adapter->bias(linear->bias).is_same(linear->bias))
       merged[bias] = [linear] { return linear->adapter->bias(linear->bias).to(at::kCPU, at::kFloat); };
   }
+  if (const auto& adapter = model.embedding().adapter) {
+    const std::string name = model.embedding().name + ".weight";
+    merged[name] = [&base, &model, name] {
+      return model.embedding().adapter->merged(base.tensor(name).dequantize(at::kFloat));
+    };
+    // The head was the same matrix. Where it does not change too, it gets the one that it had.
+    if (model.config().tied && !merged.contains("lm_head.weight"))
+      merged["lm_head.weight"] = [&base, name] { return base.tensor(name).dequantize(at::kFloat); };
+    if (model.config().tied && adapter->changes_tied_head()) merged.erase("lm_head.weight");
+  }
   return merged;
 }
 

@@ -110,7 +110,11 @@ const Schema<AdapterOptions>& schema_of(AdapterOptions*) {
                  "vera: seed of the random projections that all layers share", {.minimum = 0})
           .field("d_initial", &AdapterOptions::d_initial, "vera: what the trained vector d starts from")
           .field("bias", &AdapterOptions::bias, "biases are never trained", {.one_of = {"none"}})
-          .field("modules_to_save", &AdapterOptions::modules_to_save, "modules trained whole; must be empty")
+          .field("modules_to_save", &AdapterOptions::modules_to_save,
+                 "modules trained whole beside the adapter: lm_head, embed_tokens, linear layers, by the end of their "
+                 "names")
+          .field("trainable_token_indices", &AdapterOptions::trainable_token_indices,
+                 "lora: tokens whose embeddings are trained, and their rows of a tied head")
           .renamed("lora_r", "r")
           .renamed("lora_rank", "r")
           .renamed("rank", "r")
@@ -154,12 +158,6 @@ void check_options(const AdapterOptions& options) {
   check_keys(options);
   if (options.lora_bias && options.kind == "dora")
     fail(Exit::usage, "lora_bias: DoRA rescales rows of the weight and has no place for a bias; leave it out");
-  if (!options.modules_to_save.empty())
-    fail(Exit::usage,
-         "modules_to_save: \"{}\" asks for a module trained whole, which no adapter file for llama.cpp can "
-         "hold; leave "
-         "it empty and put an adapter on the module (target_modules) instead",
-         options.modules_to_save.front());
   if (options.target_modules.empty())
     fail(Exit::usage,
          "target_modules: empty, so nothing would be trained; allowed: all-linear, a list of module names, "

@@ -57,7 +57,8 @@ struct AdapterOptions {
   int64_t projection_prng_key = 0;                                             ///< VeRA: seed of the shared projections
   double d_initial = 0.1;                                                      ///< VeRA: what its vector d starts from
   std::string bias = "none";
-  std::vector<std::string> modules_to_save;
+  std::vector<std::string> modules_to_save;      ///< modules trained whole, beside the adapter
+  std::vector<int64_t> trainable_token_indices;  ///< tokens whose embeddings are trained whole
 };
 
 void from_yaml(const Yaml& node, ModuleChoice& choice);

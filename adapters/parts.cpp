@@ -20,15 +20,11 @@ at::Tensor Dropout::mask(const at::Tensor& x) const {
   return at::empty_like(x).bernoulli_(keep, generator).mul_(1 / keep);
 }
 
-namespace {
-
 at::Tensor& gradient_of(at::Tensor& parameter) {
   at::Tensor& gradient = parameter.mutable_grad();
   if (!gradient.defined()) gradient = at::zeros_like(parameter, parameter.options().requires_grad(false));
   return gradient;
 }
-
-}  // namespace
 
 void accumulate_product(at::Tensor& parameter, const at::Tensor& left, const at::Tensor& right, double factor) {
   at::Tensor& gradient = gradient_of(parameter);

@@ -38,6 +38,8 @@ class Dropout {
   bool dropping_ = false;
 };
 
+/// parameter.grad, made first where there is none.
+at::Tensor& gradient_of(at::Tensor& parameter);
 /// parameter.grad += factor * leftᵀ right, into the buffer that the first step made.
 void accumulate_product(at::Tensor& parameter, const at::Tensor& left, const at::Tensor& right, double factor = 1);
 /// parameter.grad += gradient, reshaped.

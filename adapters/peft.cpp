@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <map>
 #include <set>
 
 #include "adapters/peft_config.h"
@@ -42,11 +43,16 @@ AdapterOrigin read_origin(const std::filesystem::path& folder, const Json& confi
   return origin;
 }
 
-/// PEFT stores the frozen weight too when the head is a target; it must be the one that is there.
+/// PEFT stores the frozen weight too when the head or the embedding is a target; it must be the one that is there.
 bool is_base_weight(const SafetensorsEntry& entry, const SafetensorsFile& file, CausalLM& model) {
-  for (const Linear* linear : model.linears()) {
-    if (!linear->adapter || entry.name != prefix + linear->name + ".base_layer.weight") continue;
-    const at::Tensor stored = file.tensor(entry.name), own = linear->weight();
+  std::map<std::string, const FrozenMatrix*> adapted;
+  const auto add = [&](const auto& layer) {
+    if (layer.adapter) adapted[prefix + layer.name + ".base_layer.weight"] = &layer.weight;
+  };
+  for (const Linear* linear : model.linears()) add(*linear);
+  add(model.embedding());
+  if (const auto found = adapted.find(entry.name); found != adapted.end()) {
+    const at::Tensor stored = file.tensor(entry.name), own = (*found->second)();
     if (stored.sizes() == own.sizes() && at::allclose(stored.to(own.options()), own, 1e-2, 1e-3)) return true;
     fail(Exit::bad_input,
          "{}: tensor {} differs from this model's weight: the adapter was trained on another base, or trained that "
@@ -130,6 +136,8 @@ void save_peft(const std::filesystem::path& folder, CausalLM& model, const Adapt
   for (const Linear* linear : model.linears())
     if (linear->adapter)
       for (const Parameter& parameter : linear->adapter->saved()) add(prefix, parameter);
+  if (const auto& adapter = model.embedding().adapter)
+    for (const Parameter& parameter : adapter->parameters()) add(prefix, parameter);
   for (const Parameter& shared : shared_tensors(model)) add(shared_prefix, shared);
   if (tensors.empty()) fail(Exit::internal, "{}: the model has no adapter to save", folder.string());
 

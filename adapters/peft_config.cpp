@@ -13,14 +13,11 @@ namespace {
 /// The list that PEFT would store for "all-linear": the targets' last segments where those choose the same modules,
 /// else whole names.
 std::vector<std::string> stored_targets(const AdapterOptions& options, CausalLM& model) {
-  std::vector<std::string> names, targets;
+  const std::vector<std::string> targets = plan_adapters(model, options).targets;
+  std::vector<std::string> names;
   std::set<std::string> segments;
-  for (const Linear* linear : model.linears()) {
-    names.push_back(linear->name);
-    if (!linear->adapter) continue;
-    targets.push_back(linear->name);
-    segments.insert(linear->name.substr(linear->name.rfind('.') + 1));
-  }
+  for (const Linear* linear : model.linears()) names.push_back(linear->name);
+  for (const std::string& target : targets) segments.insert(target.substr(target.rfind('.') + 1));
   AdapterOptions by_segment = options;
   by_segment.target_modules = {.expression = "", .names = {segments.begin(), segments.end()}};
   std::vector<std::string> chosen;
@@ -41,10 +38,7 @@ struct Refused {
   const char* advice;
 };
 constexpr Refused refused_keys[] = {
-    {"modules_to_save",
-     "modules trained whole are not supported; merge the adapter with PEFT and use the merged model as base"},
     {"fan_in_fan_out", "transposed weights are for Conv1D layers, which no supported family has"},
-    {"trainable_token_indices", "trained token rows are not supported; merge the adapter with PEFT"},
     {"target_parameters", "adapters on bare parameters are not supported"},
     {"layer_replication", "replicated layers are not supported; merge the adapter with PEFT"},
     {"alora_invocation_tokens", "activated LoRA is not supported"},
@@ -70,7 +64,7 @@ void put_common(const AdapterOptions& options, CausalLM& model, const AdapterOri
   config["exclude_modules"] = json_of(options.exclude_modules);
   config["fan_in_fan_out"] = false;
   config["inference_mode"] = true;
-  config["modules_to_save"] = nullptr;
+  config["modules_to_save"] = options.modules_to_save.empty() ? Json(nullptr) : Json(options.modules_to_save);
   config["peft_type"] = adapter_kind(options.kind).peft_type;
   config["revision"] = nullptr;
   config["target_modules"] =
@@ -84,7 +78,7 @@ void refuse_keys(const Json& config, const AdapterKind& kind, const std::string&
       fail(Exit::bad_input, "{}: {} is {}: {}", where, refused.key, config[refused.key].dump().substr(0, 80),
            refused.advice);
   static const std::set<std::string> common = {
-      "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "peft_type", "revision",
+      "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "modules_to_save", "peft_type", "revision",
       "task_type",    "target_modules"};
   Json read;
   kind.to_peft({}, read);
@@ -96,16 +90,6 @@ void refuse_keys(const Json& config, const AdapterKind& kind, const std::string&
            "not depend on it",
            where, key, value.dump().substr(0, 80));
   }
-}
-
-/// One value or a list of them, as PEFT writes layers_to_transform and layers_pattern.
-template <typename T>
-std::vector<T> read_one_or_more(const Json& config, const std::string& key, const std::string& where) {
-  if (!config.contains(key) || config[key].is_null()) return {};
-  if (!config[key].is_array()) return {json_get<T>(config, key, where)};
-  std::vector<T> values;
-  for (const Json& value : config[key]) values.push_back(json_get<T>(Json{{key, value}}, key, where));
-  return values;
 }
 
 }  // namespace
@@ -137,8 +121,8 @@ void put_layers(const AdapterOptions& options, Json& config) {
 }
 
 void get_layers(const Json& config, const std::string& where, AdapterOptions& options) {
-  options.layers_to_transform = read_one_or_more<int64_t>(config, "layers_to_transform", where);
-  options.layers_pattern = read_one_or_more<std::string>(config, "layers_pattern", where);
+  options.layers_to_transform = read_list<int64_t>(config, "layers_to_transform", where);
+  options.layers_pattern = read_list<std::string>(config, "layers_pattern", where);
   std::erase(options.layers_pattern, "");
   if (options.layers_to_transform.empty()) options.layers_pattern.clear();  // counts for nothing then
 }
@@ -150,9 +134,7 @@ Json config_json(const AdapterOptions& options, CausalLM& model, const AdapterOr
   // PEFT's VeraConfig has no exclude_modules: what is left of the targets is written instead.
   if (options.kind == "vera") {
     config.erase("exclude_modules");
-    AdapterOptions all = options;
-    all.exclude_modules = {};
-    if (!options.exclude_modules.empty()) config["target_modules"] = stored_targets(all, model);
+    if (!options.exclude_modules.empty()) config["target_modules"] = plan_adapters(model, options).targets;
   }
   return config;
 }
@@ -181,6 +163,7 @@ AdapterOptions read_options(const Json& config, const std::string& where) {
     fail(Exit::bad_input, "{}: target_modules is missing or empty; name the modules that the adapter's tensors are for",
          where);
   options.exclude_modules = read_choice(config, "exclude_modules", where);
+  options.modules_to_save = read_list<std::string>(config, "modules_to_save", where);
   kind.from_peft(config, where, options);
   if (options.r < 1 || options.r > 65536) fail(Exit::bad_input, "{}: r is {}, allowed: 1 to 65536", where, options.r);
   if (!(options.lora_alpha > 0))

@@ -19,6 +19,15 @@ AdapterOptions read_options(const Json& config, const std::string& where);
 
 /// A string, a list of strings or null.
 ModuleChoice read_choice(const Json& config, const std::string& key, const std::string& where);
+/// One value or a list of them, as PEFT writes layers_to_transform and layers_pattern.
+template <typename T>
+std::vector<T> read_list(const Json& config, const std::string& key, const std::string& where) {
+  if (!config.contains(key) || config[key].is_null()) return {};
+  if (!config[key].is_array()) return {json_get<T>(config, key, where)};
+  std::vector<T> values;
+  for (const Json& value : config[key]) values.push_back(json_get<T>(Json{{key, value}}, key, where));
+  return values;
+}
 /// layers_to_transform and layers_pattern.
 void put_layers(const AdapterOptions& options, Json& config);
 void get_layers(const Json& config, const std::string& where, AdapterOptions& options);

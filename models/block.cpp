@@ -78,6 +78,12 @@ at::Tensor backward(const Block& b, const Pass& pass, Saved& s, const at::Tensor
   return rms_norm_backward(s.x, b.input_norm, pass.norm_eps, dnormed, dmiddle);
 }
 
+/// A copy that the host holds while the device goes on; `x` itself when it is there already.
+at::Tensor to_host(const at::Tensor& x) {
+  if (x.is_cpu()) return x;
+  return at::empty(x.sizes(), x.options().device(at::kCPU).pinned_memory(true)).copy_(x, /*non_blocking=*/true);
+}
+
 struct Kept : torch::CustomClassHolder {
   Kept(const Block& b, std::shared_ptr<const Pass> p, bool dx) : block(b), pass(std::move(p)), wants_dx(dx) {}
   const Block& block;
@@ -94,7 +100,7 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
     const at::Tensor y = retort::forward(*block, *pass, x, kept->saved);
     if (pass->checkpointing) {
       kept->saved = Saved();
-      kept->saved.x = x;
+      kept->saved.x = pass->offload ? to_host(x) : x;
     }
     ctx->saved_data["kept"] = c10::IValue::make_capsule(kept);
     return y;
@@ -109,7 +115,7 @@ struct BlockFunction : torch::autograd::Function<BlockFunction> {
     kept.used = true;
     Saved saved = std::move(kept.saved);  // freed when this block is done, not when the whole graph is
     if (kept.pass->checkpointing) {
-      const at::Tensor x = saved.x;
+      const at::Tensor x = saved.x.to(gradients[0].device(), /*non_blocking=*/true);
       retort::forward(kept.block, *kept.pass, x, saved);
     }
     return {retort::backward(kept.block, *kept.pass, saved, gradients[0].contiguous(), kept.wants_dx), at::Tensor(),

@@ -30,6 +30,7 @@ struct Pass {
   double norm_eps = 0;
   bool training = false;
   bool checkpointing = false;
+  bool offload = false;  ///< with checkpointing: the block's input waits in host memory
   std::function<void(const std::string&, const at::Tensor&)> observer;
 };
 

@@ -38,12 +38,14 @@ class DecoderLM final : public CausalLM {
  public:
   DecoderLM(const Checkpoint& checkpoint, const LoadOptions& options)
       : config_(checkpoint.config()), options_(options) {
-    embedding_ = frozen(checkpoint, "model.embed_tokens.weight");
+    embedding_.vocab = config_.vocab;
+    embedding_.dim = config_.dim;
+    embedding_.weight = frozen(checkpoint, embedding_.name + ".weight");
     blocks_.resize(static_cast<size_t>(config_.layers));
     for (size_t i = 0; i < blocks_.size(); ++i) load_block(checkpoint, fmt::format("model.layers.{}.", i), blocks_[i]);
     norm_ = dense(checkpoint, "model.norm.weight");
     head_ = {"lm_head", config_.dim, config_.vocab, {}, {}, {}};
-    head_.weight = config_.tied ? embedding_ : frozen(checkpoint, "lm_head.weight");
+    head_.weight = config_.tied ? embedding_.weight : frozen(checkpoint, "lm_head.weight");
     if (checkpoint.has("lm_head.bias")) head_.bias = dense(checkpoint, "lm_head.bias");
   }
 
@@ -64,6 +66,8 @@ class DecoderLM final : public CausalLM {
     return all;
   }
 
+  Embedding& embedding() override { return embedding_; }
+
   at::Tensor hidden(const Batch& batch, const ForwardOptions& options) override {
     check(batch);
     const auto pass = std::make_shared<const Pass>(Pass{
@@ -72,22 +76,30 @@ class DecoderLM final : public CausalLM {
         .shape = {config_.heads, config_.kv_heads, config_.head_dim, config_.sliding_window},
         .norm_eps = config_.norm_eps,
         .training = options.training,
-        .checkpointing = options.checkpointing,
         .observer = observer_,
     });
+    std::shared_ptr<const Pass> checkpointed = pass;
+    if (options.checkpointing) {
+      Pass again = *pass;
+      again.checkpointing = true;
+      again.offload = options.offload;
+      checkpointed = std::make_shared<const Pass>(std::move(again));
+    }
     const bool graph = options.training && at::GradMode::is_enabled();
     const size_t lowest = graph ? lowest_trainable() : blocks_.size();
-    at::Tensor x = embedding_.rows(batch.ids);
+    at::Tensor x = embed(embedding_, batch.ids, graph);
+    const bool from_below = x.requires_grad();  // the embedding is trained
     for (size_t i = 0; i < blocks_.size(); ++i) {
       // Autograd runs a node's backward only if some input requires grad: the lowest trainable block's input is made
       // to.
-      if (i == lowest) x.requires_grad_(true);
-      x = run_block(blocks_[i], pass, x,
-                    i < lowest    ? Gradient::none
-                    : i == lowest ? Gradient::parameters
-                                  : Gradient::all);
+      if (i == lowest && !from_below) x.requires_grad_(true);
+      const bool every = i % static_cast<size_t>(std::max<int64_t>(1, options.checkpoint_every)) == 0;
+      x = run_block(blocks_[i], every ? checkpointed : pass, x,
+                    from_below || i > lowest ? Gradient::all
+                    : i == lowest            ? Gradient::parameters
+                                             : Gradient::none);
     }
-    if (graph && lowest == blocks_.size() && head_.adapter) x.requires_grad_(true);
+    if (graph && lowest == blocks_.size() && head_.adapter && !from_below) x.requires_grad_(true);
     if (x.requires_grad()) return FinalNorm::apply(x, norm_, config_.norm_eps);
     return rms_norm(x, norm_, config_.norm_eps);
   }
@@ -185,7 +197,7 @@ class DecoderLM final : public CausalLM {
 
   ModelConfig config_;
   LoadOptions options_;
-  FrozenMatrix embedding_;
+  Embedding embedding_;
   std::vector<Block> blocks_;
   at::Tensor norm_;
   Linear head_;

@@ -10,6 +10,7 @@
 
 #include "models/batch.h"
 #include "models/checkpoint.h"
+#include "models/embedding.h"
 #include "models/linear.h"
 
 namespace retort {
@@ -24,8 +25,10 @@ struct LoadOptions {
 
 /// Per-call switches of forward.
 struct ForwardOptions {
-  bool training = false;       ///< dropout on, graph kept
-  bool checkpointing = false;  ///< keep each block's input only, run the block again in backward
+  bool training = false;         ///< dropout on, graph kept
+  bool checkpointing = false;    ///< keep a block's input only, run the block again in backward
+  int64_t checkpoint_every = 1;  ///< that is done to block 0 and each n-th after it
+  bool offload = false;          ///< inputs that are kept for it wait in host memory
 };
 
 class CausalLM {
@@ -38,6 +41,7 @@ class CausalLM {
   virtual at::Device device() const = 0;
   /// Every linear in module order, the head last ("lm_head", also when tied). Adapters attach here.
   virtual std::vector<Linear*> linears() = 0;
+  virtual Embedding& embedding() = 0;
   /// Final hidden states after the last norm, [T, dim]; differentiable by the attached adapters' parameters.
   virtual at::Tensor hidden(const Batch& batch, const ForwardOptions& options = {}) = 0;
   /// Logits f32 [n, V] of rows of hidden().

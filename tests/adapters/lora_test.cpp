@@ -202,5 +202,49 @@ TEST(Attach, AnUnknownKindNamesTheKnown) {
   }
 }
 
+TEST(Attach, ModulesTrainedWholeAndTokenRowsAreCheckedBeforeAnythingIsAttached) {
+  const auto refusal = [](const AdapterOptions& options, const std::string& base = "peft_base") {
+    const auto model = peft_model(at::kFloat, base);
+    try {
+      attach(*model, options, 1);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit(), Exit::usage);
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  AdapterOptions options;
+  options.modules_to_save = {"input_layernorm"};
+  EXPECT_NE(refusal(options).find("norms stay frozen"), std::string::npos);
+  options = {};
+  options.trainable_token_indices = {48};
+  EXPECT_NE(refusal(options).find("vocabulary has 48"), std::string::npos);
+  options.trainable_token_indices = {7, 7};
+  EXPECT_NE(refusal(options).find("twice"), std::string::npos);
+  options.trainable_token_indices = {7};
+  options.modules_to_save = {"embed_tokens"};
+  EXPECT_NE(refusal(options).find("choose one"), std::string::npos);
+  options.modules_to_save = {"lm_head"};
+  EXPECT_EQ(refusal(options), "");
+  EXPECT_NE(refusal(options, "peft_tied").find("the head is the embedding's matrix"), std::string::npos);
+  options = {};
+  options.kind = "dora";
+  options.target_modules = {.expression = "", .names = {"q_proj", "embed_tokens"}};
+  EXPECT_NE(refusal(options).find("are for linear layers"), std::string::npos);
+}
+
+TEST(Attach, CountsWhatIsTrainedWhole) {
+  const auto model = peft_model(at::kFloat, "peft_biased");
+  AdapterOptions options;
+  options.modules_to_save = {"lm_head", "o_proj"};
+  options.trainable_token_indices = {3, 5};
+  const AttachReport report = attach(*model, options, 1);
+  EXPECT_EQ(report.saved.size(), 4u);
+  EXPECT_EQ(report.targets.size(), 18u) << "all-linear without o_proj";
+  int64_t parameters = 0;
+  for (const Parameter& parameter : trainable_parameters(*model)) parameters += parameter.tensor.numel();
+  EXPECT_EQ(report.trainable, parameters);
+}
+
 }  // namespace
 }  // namespace retort

@@ -134,9 +134,6 @@ TEST(Match, WhatCannotHoldIsRefused) {
   options = by_list({"q_proj"});
   options.layers_pattern = {"layers"};
   EXPECT_NE(refusal(options).find("layers_pattern"), std::string::npos);
-  options = by_list({"q_proj"});
-  options.modules_to_save = {"lm_head"};
-  EXPECT_NE(refusal(options).find("modules_to_save"), std::string::npos);
 }
 
 TEST(AdapterOptions, AreReadFromARecipe) {
@@ -162,7 +159,7 @@ TEST(AdapterOptions, ARecipesMistakesSayWhere) {
                                                         {"{kind: dora, lora_bias: true}", "lora_bias"},
                                                         {"{kind: lroa}", "lora"},
                                                         {"{target_modules: {q: 1}}", "all-linear"},
-                                                        {"{modules_to_save: [lm_head]}", "modules_to_save"},
+                                                        {"{kind: ia3, trainable_token_indices: [1]}", "no such key"},
                                                         {"{bias: all}", "none"}}) {
     try {
       from_yaml<AdapterOptions>(Yaml::parse(text, "recipe"));

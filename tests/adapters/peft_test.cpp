@@ -173,8 +173,9 @@ TEST_F(Spoiled, ATargetThatMatchesNothingIsNamed) {
 TEST_F(Spoiled, WhatWouldChangeTheResultIsRefused) {
   const std::vector<std::pair<std::string, Json>> cases = {
       {"bias", "all"},
-      {"modules_to_save", {"lm_head"}},
-      {"trainable_token_indices", {1, 2}},
+      {"modules_to_save", {"norm"}},
+      {"trainable_token_indices", {1, 48}},
+      {"trainable_token_indices", {{"lm_head", {1, 2}}}},
       {"target_parameters", {"x"}},
       {"layer_replication", Json::array({Json::array({0, 2})})},
       {"fan_in_fan_out", true},
@@ -202,10 +203,14 @@ TEST_F(Spoiled, WhatWouldChangeTheResultIsRefused) {
     const std::string message = load();
     EXPECT_NE(message.find(key), std::string::npos) << key << ": " << message;
   }
-  for (const auto& [key, missing] : {std::pair{"use_dora", "lora_magnitude_vector"}, {"lora_bias", "lora_B.bias"}}) {
+  for (const auto& [key, value, missing] : std::vector<std::tuple<const char*, Json, const char*>>{
+           {"use_dora", Json(true), "lora_magnitude_vector"},
+           {"lora_bias", true, "lora_B.bias"},
+           {"modules_to_save", Json::array({"lm_head"}), "lm_head.weight"},
+           {"trainable_token_indices", {1, 2}, "trainable_tokens_delta"}}) {
     fs::remove_all(folder_);
     fs::copy(golden_folder / "peft_lora", folder_);
-    set(key, true);
+    set(key, value);
     expect_refused(fmt::format("{} is missing", missing));
   }
   for (const char* key : {"peft_type", "r", "lora_alpha"}) {

@@ -97,7 +97,7 @@ struct Kind {
 };
 void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
 std::vector<Kind> kinds() {
-  AdapterOptions dora, vera, ia3, bias, pissa, olora;
+  AdapterOptions dora, vera, ia3, bias, pissa, olora, embedding, saved, tokens;
   dora.kind = "dora";
   vera.kind = "vera";
   ia3.kind = "ia3";
@@ -106,8 +106,12 @@ std::vector<Kind> kinds() {
   pissa.init_lora_weights = {LoraInit::pissa, 0};
   olora.init_lora_weights = {LoraInit::olora, 0};
   pissa.lora_alpha = olora.lora_alpha = 3;  // scale 1: a large one makes large parts that cancel, and f32 shows it
-  std::vector<Kind> all = {{"dora", dora, false}, {"vera", vera, true},   {"ia3", ia3, false},
-                           {"bias", bias, false}, {"pissa", pissa, true}, {"olora", olora, true}};
+  embedding.target_modules = {.expression = "", .names = {"embed_tokens", "q_proj"}};
+  saved.modules_to_save = {"lm_head", "embed_tokens", "down_proj"};
+  tokens.trainable_token_indices = {1, 5, 30};
+  std::vector<Kind> all = {{"embedding", embedding, true}, {"saved", saved, false}, {"tokens", tokens, false},
+                           {"dora", dora, false},          {"vera", vera, true},    {"ia3", ia3, false},
+                           {"bias", bias, false},          {"pissa", pissa, true},  {"olora", olora, true}};
   for (Kind& kind : all)
     if (kind.options.kind != "ia3") kind.options.r = 3;
   return all;
@@ -135,6 +139,22 @@ TEST_P(ExportedKind, IsServedMergedAndAloneWhereLlamaCppHasAFormForIt) {
   } else {
     EXPECT_THROW(check_gguf_adapter(base_->config(), kind.options, report.targets), Error);
     EXPECT_THROW(export_gguf_adapter(path("adapter.gguf"), *model_, {}), Error);
+  }
+}
+
+TEST_P(ExportedKind, OfATiedModelIsServedMerged) {
+  use("odd");
+  AdapterOptions options = GetParam().options;
+  if (options.lora_bias) options.layers_to_transform = {0};
+  const AttachReport report = attach(*model_, options, 1);
+  at::manual_seed(2);
+  for (const Parameter& parameter : trainable_parameters(*model_))
+    parameter.tensor.detach().add_(at::randn_like(parameter.tensor), 0.1);
+  export_to("merged.gguf", "F32");
+  EXPECT_LT(relative_error(served(path("merged.gguf")), trained()), 1e-5);
+  const auto embedding = [](const std::string& target) { return target == "model.embed_tokens"; };
+  if (std::any_of(report.targets.begin(), report.targets.end(), embedding)) {
+    EXPECT_THROW(check_gguf_adapter(base_->config(), options, report.targets), Error);
   }
 }
 

@@ -1,7 +1,7 @@
 """Golden files for adapters: what PEFT makes of a small random Llama, in f64.   make_peft.py [OUT_DIR]
 
 OUT_DIR/peft_base/    the base in f32: config.json, model.safetensors
-OUT_DIR/peft_biased/  another, with a bias in every linear layer but the head
+OUT_DIR/peft_biased/  another, with a bias in every linear layer but the head; peft_tied/  one whose head is its embedding
 OUT_DIR/peft_<case>/  the adapter as PEFT saves it: adapter_config.json, adapter_model.safetensors
 OUT_DIR/peft_<case>.safetensors  ids, labels, logits, loss, targets, "grad.<tensor>" of what is trained, "merged.<tensor>"
 OUT_DIR/peft_starts.safetensors  for init_lora_weights from the weight: "<init>.start.<module>" = scale * B A at the start, and with
@@ -32,13 +32,19 @@ CASES = {
     "vera": VeraConfig(r=6, target_modules=["q_proj", "v_proj", "down_proj"], projection_prng_key=5),
     "ia3": IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
 }
-BIASED = ("bias", "ia3")  # on the base with biases
+CASES |= {
+    "embedding": LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "embed_tokens"]),
+    "saved": LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"]),
+    "tokens": LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj"], trainable_token_indices=[3, 40, 7]),
+    "tied_tokens": LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj"], trainable_token_indices=[3, 40, 7]),
+}
+BASES = {"bias": "peft_biased", "ia3": "peft_biased", "tied_tokens": "peft_tied"}
 
 
-def make_base(folder, biases):
+def make_base(folder, biases=False, tied=False):
     torch.manual_seed(1)
     config = LlamaConfig(vocab_size=48, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2,
-                         num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=False, bos_token_id=1,
+                         num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=tied, bos_token_id=1,
                          eos_token_id=2, attention_bias=biases, mlp_bias=biases)
     model = LlamaForCausalLM(config)
     with torch.no_grad():
@@ -57,12 +63,18 @@ def randomize(model):
         for key, w in model.named_parameters():
             if not w.requires_grad:
                 continue
-            if "magnitude" in key:
+            if "modules_to_save" in key or "trainable_tokens" in key:
+                w.add_(0.2 * torch.randn(w.shape))
+            elif "magnitude" in key:
                 w.mul_(1 + 0.2 * torch.randn(w.shape))
             elif "ia3_l" in key:
                 w.copy_(1 + 0.3 * torch.randn(w.shape))
             else:
                 w.copy_(torch.randn(w.shape) / w.shape[-1] ** 0.5)
+
+
+def file_name(key):
+    return key.replace(".default", "").replace("vector.weight", "vector").replace(".modules_to_save", "")
 
 
 def run(model):
@@ -75,12 +87,12 @@ def run(model):
     tensors = {"ids": ids[0], "labels": labels, "logits": logits.detach(), "loss": loss.detach().reshape(1)}
     for key, w in model.named_parameters():
         if w.requires_grad:
-            tensors["grad." + key.replace(".default", "").replace("vector.weight", "vector")] = w.grad
+            tensors["grad." + file_name(key)] = w.grad
     return tensors
 
 
 def make_case(out, name, config):
-    base_folder = out / ("peft_biased" if name in BIASED else "peft_base")
+    base_folder = out / BASES.get(name, "peft_base")
     torch.manual_seed(2)
     config.task_type = "CAUSAL_LM"
     model = get_peft_model(LlamaForCausalLM.from_pretrained(base_folder, dtype=torch.float32), config)
@@ -95,7 +107,7 @@ def make_case(out, name, config):
     base = LlamaForCausalLM.from_pretrained(base_folder, dtype=torch.float64)
     model = PeftModel.from_pretrained(base, folder, is_trainable=True, autocast_adapter_dtype=False).double()
     tensors = run(model)
-    modules = {re.split(r"\.(lora|vera|ia3)_", k)[0].removeprefix("grad.base_model.model.") for k in tensors if "grad." in k}
+    modules = {re.split(r"\.(?:lora_|vera_|ia3_|token_adapter|weight|bias)", k)[0].removeprefix("grad.base_model.model.") for k in tensors if "grad." in k}
     merged = dict(model.merge_and_unload().named_parameters())
     for module in sorted(modules)[:4]:
         for tensor in (module + ".weight", module + ".bias"):
@@ -125,8 +137,9 @@ def make_starts(out):
 
 if __name__ == "__main__":
     out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent).resolve()
-    make_base(out / "peft_base", False)
-    make_base(out / "peft_biased", True)
+    make_base(out / "peft_base")
+    make_base(out / "peft_biased", biases=True)
+    make_base(out / "peft_tied", tied=True)
     for name, config in CASES.items():
         make_case(out, name, config)
     make_starts(out)
