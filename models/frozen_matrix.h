@@ -6,12 +6,13 @@
 #include <cstdint>
 #include <memory>
 
+#include "quant/device_weight.h"
 #include "quant/quantized_tensor.h"
 
 namespace retort {
 
-/// W [rows, columns]. Quantized, it stays in its bytes and is dequantized a tile at a time in each product. Copies
-/// share what they hold.
+/// W [rows, columns]. Quantized, it stays in its bytes, in the device's memory where there are kernels for its form,
+/// and is dequantized a tile at a time in each product. Copies share what they hold.
 class FrozenMatrix {
  public:
   FrozenMatrix() = default;
@@ -19,7 +20,7 @@ class FrozenMatrix {
   /// Products are computed in `dtype` on `device`.
   FrozenMatrix(const QuantizedTensor& blocks, at::ScalarType dtype, at::Device device);
 
-  bool is_dense() const { return blocks_ == nullptr; }
+  bool is_dense() const { return !blocks_ && !on_device_; }
   int64_t bytes() const;  ///< that it holds
   /// The whole matrix, dense: for merges, norms and whoever else sees all of it at once.
   at::Tensor operator()() const;
@@ -32,7 +33,8 @@ class FrozenMatrix {
 
  private:
   at::Tensor dense_;
-  std::shared_ptr<const QuantizedTensor> blocks_;
+  std::shared_ptr<const QuantizedTensor> blocks_;  ///< on the host
+  std::shared_ptr<const DeviceWeight> on_device_;  ///< instead of blocks_
   at::ScalarType dtype_ = at::kFloat;
   at::Device device_ = at::kCPU;
 };

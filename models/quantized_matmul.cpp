@@ -163,15 +163,18 @@ void backward(const Rows& dy, int64_t tokens, const QuantizedTensor& w, const Ro
   }
 }
 
-int64_t rows_at_once(int64_t rows, int64_t columns) {
-  return std::min(rows, std::max(panel, scratch_floats() / columns / panel * panel));
+/// Rows of a dense tile; on a device of 32 MiB, which cuBLAS multiplies as fast as the whole.
+int64_t rows_at_once(int64_t columns, at::ScalarType dtype, at::Device device) {
+  const int64_t floats =
+      device.is_cpu() ? scratch_floats() : (int64_t{32} << 20) / static_cast<int64_t>(c10::elementSize(dtype));
+  return std::max(panel, floats / columns / panel * panel);
 }
 
-/// each(begin, end, rows [begin, end) of W in the type and on the device of `like`)
-template <typename Each>
-void for_tiles(const QuantizedTensor& w, const at::Tensor& like, const Each& each) {
-  const int64_t rows = w.rows(), step = rows_at_once(rows, w.columns());
-  const at::Tensor scratch = at::empty({step, w.columns()}, like.options().device(at::kCPU));
+/// each(begin, end, rows [begin, end) of W in the type and on the device of `like`); they are dequantized on `where`.
+template <typename Weight, typename Each>
+void for_tiles(const Weight& w, const at::Tensor& like, at::Device where, const Each& each) {
+  const int64_t rows = w.rows(), step = std::min(rows, rows_at_once(w.columns(), like.scalar_type(), like.device()));
+  const at::Tensor scratch = at::empty({step, w.columns()}, like.options().device(where));
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t end = std::min(begin + step, rows);
     const at::Tensor tile = scratch.slice(0, 0, end - begin);
@@ -180,36 +183,60 @@ void for_tiles(const QuantizedTensor& w, const at::Tensor& like, const Each& eac
   }
 }
 
-void check(const at::Tensor& tokens_by_columns, const QuantizedTensor& w, const at::Tensor& tokens_by_rows) {
+template <typename Weight>
+void forward_by_tiles(const at::Tensor& x, const Weight& w, at::Device where, const at::Tensor& y) {
+  for_tiles(w, x, where,
+            [&](int64_t begin, int64_t end, const at::Tensor& tile) { matmul(x, tile.t(), y.slice(1, begin, end)); });
+}
+
+template <typename Weight>
+void backward_by_tiles(const at::Tensor& dy, const Weight& w, at::Device where, const at::Tensor& dx, bool add) {
+  for_tiles(w, dy, where, [&](int64_t begin, int64_t end, const at::Tensor& tile) {
+    matmul(dy.slice(1, begin, end), tile, dx, add || begin > 0);
+  });
+}
+
+template <typename Weight>
+void check(const at::Tensor& tokens_by_columns, const Weight& w, const at::Tensor& tokens_by_rows) {
   const at::Tensor &a = tokens_by_columns, &b = tokens_by_rows;
   if (a.dim() != 2 || b.dim() != 2 || a.size(1) != w.columns() || b.size(1) != w.rows() || a.size(0) != b.size(0) ||
       a.scalar_type() != b.scalar_type() || a.device() != b.device() || (a.size(1) > 1 && a.stride(1) != 1) ||
       (b.size(1) > 1 && b.stride(1) != 1))
-    fail(Exit::internal, "tensor {}: a product of [{}, {}] with {} and {}", w.name(), w.rows(), w.columns(),
-         c10::str(a.sizes()), c10::str(b.sizes()));
-  w.check_holds_weights();
+    fail(Exit::internal, "a product of a weight [{}, {}] with {} and {}", w.rows(), w.columns(), c10::str(a.sizes()),
+         c10::str(b.sizes()));
 }
 
 }  // namespace
 
 void matmul_transposed(const at::Tensor& x, const QuantizedTensor& w, const at::Tensor& y) {
   check(x, w, y);
+  w.check_holds_weights();
   if (has_tile_kernel(x)) return forward(Rows(x), x.size(0), w, Rows(y));
-  for_tiles(w, x,
-            [&](int64_t begin, int64_t end, const at::Tensor& tile) { matmul(x, tile.t(), y.slice(1, begin, end)); });
+  forward_by_tiles(x, w, at::kCPU, y);
 }
 
 void matmul(const at::Tensor& dy, const QuantizedTensor& w, const at::Tensor& dx, bool add) {
   check(dx, w, dy);
+  w.check_holds_weights();
   if (has_tile_kernel(dy)) return backward(Rows(dy), dy.size(0), w, Rows(dx), add);
-  for_tiles(w, dy, [&](int64_t begin, int64_t end, const at::Tensor& tile) {
-    matmul(dy.slice(1, begin, end), tile, dx, add || begin > 0);
-  });
+  backward_by_tiles(dy, w, at::kCPU, dx, add);
 }
 
-int64_t tile_bytes(int64_t columns, at::ScalarType dtype) {
-  const int64_t whole = parts(columns, depth) * depth;
-  return std::max(scratch_floats(), whole * panel) * static_cast<int64_t>(c10::elementSize(dtype));
+void matmul_transposed(const at::Tensor& x, const DeviceWeight& w, const at::Tensor& y) {
+  check(x, w, y);
+  if (w.multiplies(x)) return w.multiply(x, y);
+  forward_by_tiles(x, w, w.device(), y);
+}
+
+void matmul(const at::Tensor& dy, const DeviceWeight& w, const at::Tensor& dx, bool add) {
+  check(dx, w, dy);
+  backward_by_tiles(dy, w, w.device(), dx, add);
+}
+
+int64_t tile_bytes(int64_t columns, at::ScalarType dtype, at::Device device) {
+  const auto bytes = static_cast<int64_t>(c10::elementSize(dtype));
+  if (!device.is_cpu()) return rows_at_once(columns, dtype, device) * columns * bytes;
+  return std::max(scratch_floats(), parts(columns, depth) * depth * panel) * bytes;
 }
 
 }  // namespace retort

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "quant/device_weight.h"
 #include "quant/quantized_tensor.h"
 
 namespace retort {
@@ -16,7 +17,12 @@ void matmul_transposed(const at::Tensor& x, const QuantizedTensor& w, const at::
 /// dx = dy W, or dx += dy W with `add`; dy [T, rows of W], dx [T, columns of W].
 void matmul(const at::Tensor& dy, const QuantizedTensor& w, const at::Tensor& dx, bool add = false);
 
+/// The same with a weight in device memory. Up to 16 tokens multiply with it in its blocks; for more, tiles are
+/// dequantized in device memory and go into cuBLAS.
+void matmul_transposed(const at::Tensor& x, const DeviceWeight& w, const at::Tensor& y);
+void matmul(const at::Tensor& dy, const DeviceWeight& w, const at::Tensor& dx, bool add = false);
+
 /// The most bytes that tiles of a matrix with so many columns take at a moment.
-int64_t tile_bytes(int64_t columns, at::ScalarType dtype);
+int64_t tile_bytes(int64_t columns, at::ScalarType dtype, at::Device device = at::kCPU);
 
 }  // namespace retort

@@ -215,14 +215,16 @@ RETORT_HD float int8_weight(int8_t code, float scale) {
   return static_cast<float>(code) * scale * 7.874015718698502e-3f;  // 1 / 127
 }
 
+#ifndef __CUDACC__
 /// All weights of the block at `b`.
 template <typename Type>
 RETORT_HD void decode(const uint8_t* b, float* __restrict out) {
   for (int r = 0; r < Type::weights / Type::run; ++r) {
     const typename Type::Run weight = Type::run_of(b, r);
-#pragma GCC unroll 1
+#pragma GCC unroll 1  // a loop of 16 that is unrolled before it is vectorized stays scalar
     for (int i = 0; i < Type::run; ++i) out[r * Type::run + i] = weight(i);
   }
 }
+#endif
 
 }  // namespace retort::blocks
