@@ -17,7 +17,8 @@ Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
   check_exports(recipe, prepared, *model);
   const AttachReport attached =
       attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed), original_weights(*prepared.checkpoint));
-  const TrainPlan plan = plan_training(*model, *prepared.train, prepared.validation.get(), recipe.train,
+  const Fit fit = fitted(recipe, prepared, *model);
+  const TrainPlan plan = plan_training(*model, *prepared.train, prepared.validation.get(), fit.options,
                                        static_cast<uint64_t>(recipe.seed));
   const std::vector<EvaluationRow> rows = evaluation_rows(recipe, prepared);
   if (prepared.checkpoint->is_gguf()) ServedModel::open(prepared.model_path);  // the run evaluates it in llama.cpp
@@ -35,6 +36,7 @@ Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
                 {"plan", plan.to_json()},
                 {"predicted_memory_bytes", plan.memory.total()},
                 {"available_memory_bytes", available_memory_bytes()}};
+  if (recipe.train.fit) check["fit"] = fit.to_json();
   if (prepared.validation) check["data"]["validation"] = prepared.validation->ledger().to_json();
   return check;
 }
@@ -60,6 +62,7 @@ std::string describe_check(const Json& check) {
   text += fmt::format("plan         {} steps, {} tokens, {} trained; largest micro-batch {} tokens\n",
                       number(plan["steps"]), number(plan["tokens"]), number(plan["trained_tokens"]),
                       number(plan["largest_micro_batch"]));
+  if (check.contains("fit")) text += fmt::format("fit          {}\n", check["fit"]["reason"].get<std::string>());
   text += fmt::format("memory       {} at the peak; {} are free here\n",
                       format_bytes(check["predicted_memory_bytes"].get<uint64_t>()),
                       format_bytes(check["available_memory_bytes"].get<uint64_t>()));
@@ -67,9 +70,7 @@ std::string describe_check(const Json& check) {
     text += fmt::format("time         about {:.0f} min of training at {:.0f} tokens/s\n",
                         plan["seconds"].get<double>() / 60, plan["tokens_per_second"].get<double>());
   if (check["predicted_memory_bytes"].get<uint64_t>() > check["available_memory_bytes"].get<uint64_t>())
-    text +=
-        "warning      this is more memory than is free: smaller train.micro_batch_size, train.gradient_checkpointing: "
-        "true\n";
+    text += "warning      this is more memory than is free: train.fit can choose what fits\n";
   return text;
 }
 

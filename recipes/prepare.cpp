@@ -85,6 +85,17 @@ LoadOptions load_options(const Recipe& recipe) {
   return options;
 }
 
+Fit fitted(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const std::filesystem::path& folder) {
+  if (!recipe.train.fit) return {.options = recipe.train};
+  const std::filesystem::path file = folder / "fit.json";
+  if (!folder.empty() && std::filesystem::exists(file))
+    return Fit::from_json(read_json(file), recipe.train, file.string());
+  const Fit fit =
+      fit_training(model, *prepared.train, prepared.validation.get(), recipe.train, static_cast<uint64_t>(recipe.seed));
+  if (!folder.empty()) write_json(file, fit.to_json());
+  return fit;
+}
+
 Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& progress) {
   Prepared prepared;
   if (recipe.threads > 0) at::set_num_threads(static_cast<int>(recipe.threads));

@@ -15,6 +15,7 @@
 #include "models/causal_lm.h"
 #include "models/checkpoint.h"
 #include "recipes/recipe.h"
+#include "trainer/fit.h"
 
 namespace retort {
 
@@ -31,6 +32,11 @@ struct Prepared {
 /// Fetches and opens everything. `now` is the date that a chat template may print; a resumed run gives the first
 /// start's. Errors as the parts throw them; each names file, key or row.
 Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& progress);
+
+/// The recipe's train block with what train.fit chooses for the model with its adapters; the block itself without it.
+/// With `folder` the choice is written there as fit.json, and one that is there is taken, so that a run that goes on
+/// trains as it began.
+Fit fitted(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const std::filesystem::path& folder = {});
 
 /// All rows of several data sets, one after the other.
 Stream<Chat> chats_of(const std::vector<DatasetOptions>& files);

@@ -92,7 +92,7 @@ Json curve_of(const fs::path& folder) {
   return curve;
 }
 
-Json train_json(const Recipe& recipe, const TrainResult& result, const AttachReport& attached, CausalLM& model,
+Json train_json(const TrainOptions& options, const TrainResult& result, const AttachReport& attached, CausalLM& model,
                 const fs::path& folder) {
   Json train = {{"steps", result.steps},
                 {"tokens", result.tokens},
@@ -104,7 +104,7 @@ Json train_json(const Recipe& recipe, const TrainResult& result, const AttachRep
                 {"parameters", {{"trainable", attached.trainable}, {"frozen", attached.frozen}}},
                 {"stopped_early", result.stopped_early},
                 {"targets", targets_of(model)},
-                {"options", to_json(recipe.train)},
+                {"options", to_json(options)},
                 {"curve", curve_of(folder)}};
   if (result.validation_loss) train["validation_loss"] = *result.validation_loss;
   if (result.best_validation_loss) {
@@ -216,13 +216,16 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
                .resume = folder.resumed,
                .identity = identity_of(recipe, prepared),
                .save_adapter = [&](const fs::path& path) { save_peft(path, *model, recipe.adapter, origin); }};
+  const Fit fit = fitted(recipe, prepared, *model, folder.path);
+  if (recipe.train.fit) log::info("train.fit: {}", fit.reason);
   const Stopwatch train_watch;
   const TrainResult result = train(*model, trainable_parameters(*model), *prepared.train, prepared.validation.get(),
-                                   cross_entropy_objective(), recipe.train, run, {.progress = progress});
+                                   cross_entropy_objective(), fit.options, run, {.progress = progress});
   const double earlier_steps = std::max(0.0, result.seconds - train_watch.seconds());
   earlier_seconds += earlier_steps;
   report["seconds"]["train"] = train_watch.seconds() + earlier_steps;
-  report["train"] = train_json(recipe, result, attached, *model, folder.path);
+  report["train"] = train_json(fit.options, result, attached, *model, folder.path);
+  if (recipe.train.fit) report["train"]["fit"] = fit.reason;
   save_peft(folder.path / "adapter", *model, recipe.adapter, origin);
   stop_if_asked("the export");
 
@@ -246,6 +249,11 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
                      {"base", recipe.model.base},
                      {"family", prepared.checkpoint->config().family},
                      {"sha256", prepared.checkpoint->hash()}};
+  if (!prepared.checkpoint->is_gguf()) {  // what transformers' from_pretrained takes
+    const std::string uri = source_of(recipe, recipe.model.path).uri;
+    report["model"]["hub_id"] =
+        uri.starts_with("hf://") ? uri.substr(5, uri.find('@') - 5) : prepared.model_path.string();
+  }
   report["adapter"] = to_json(recipe.adapter);
   report["environment"] = {{"Retort", version()},
                            {"LibTorch", TORCH_VERSION},

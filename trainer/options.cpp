@@ -1,6 +1,8 @@
 #include "trainer/options.h"
 
 #include <algorithm>
+#include <charconv>
+#include <map>
 
 #include "core/error.h"
 #include "trainer/optimizer.h"
@@ -36,6 +38,39 @@ void check_optimizer(const TrainOptions& o, const Yaml& node) {
 }
 
 }  // namespace
+
+void from_yaml(const Yaml& node, ByteSize& size) {
+  static const std::map<std::string, double> units{{"", 1},         {"B", 1},       {"kB", 1e3},     {"MB", 1e6},
+                                                   {"GB", 1e9},     {"TB", 1e12},   {"KiB", 0x1p10}, {"MiB", 0x1p20},
+                                                   {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+  const std::string text = node.is_scalar() ? node.as_string() : "";
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  std::string unit(end, text.data() + text.size());
+  std::erase(unit, ' ');
+  const auto factor = units.find(unit);
+  if (error != std::errc() || factor == units.end() || !(number > 0) || number * factor->second > 0x1p60)
+    node.refuse(fmt::format("found {}; give a size such as 8GiB, 500MB or a number of bytes", node.shown()));
+  size.bytes = static_cast<int64_t>(number * factor->second);
+}
+
+Json json_schema_of(ByteSize*) {
+  return {{"oneOf", {{{"type", "string"}, {"pattern", "^[0-9.]+ *([kMGT]B|[KMGT]iB|B)?$"}}, {{"type", "integer"}}}}};
+}
+
+Json json_of(const ByteSize& size) { return size.bytes; }
+
+const Schema<FitOptions>& schema_of(FitOptions*) {
+  static const auto schema =
+      Schema<FitOptions>(
+          "train.fit",
+          "Lets the run choose gradient checkpointing, micro_batch_size and gradient_accumulation_steps. "
+          "Their product, the rows of an update, stays.")
+          .field("memory", &FitOptions::memory,
+                 "what the run may take at its peak, as `8GiB`: of the process on a CPU, of the device on a GPU",
+                 {.required = true});
+  return schema;
+}
 
 const Schema<OptimArgs>& schema_of(OptimArgs*) {
   using O = OptimArgs;
@@ -111,6 +146,11 @@ const Schema<TrainOptions>& schema_of(TrainOptions*) {
           .field(
               "gradient_checkpointing", &O::gradient_checkpointing,
               "keep only each block's input and run the block again in backward: less memory, about a third more time")
+          .field("gradient_checkpointing_every", &O::gradient_checkpointing_every,
+                 "run only each n-th block again: 2 saves and costs half as much as 1", {.minimum = 1})
+          .field("activation_offloading", &O::activation_offloading,
+                 "on a GPU: what gradient_checkpointing keeps of each block waits in the host's memory")
+          .field("fit", &O::fit, "choose by memory")
           .field("logging_steps", &O::logging_steps, "steps between lines of metrics.jsonl", {.minimum = 1})
           .field("eval_steps", &O::eval_steps, "steps between validations; null: only at the end", {.minimum = 1})
           .field("save_steps", &O::save_steps,
@@ -149,6 +189,9 @@ const Schema<TrainOptions>& schema_of(TrainOptions*) {
           .renamed("max_norm", "max_grad_norm")
           .renamed("grad_checkpoint", "gradient_checkpointing")
           .renamed("enable_activation_checkpointing", "gradient_checkpointing")
+          .renamed("ac_option", "gradient_checkpointing_every")
+          .renamed("enable_activation_offloading", "activation_offloading")
+          .renamed("max_memory", "fit.memory")
           .renamed("log_every_n_steps", "logging_steps")
           .renamed("steps_per_report", "logging_steps")
           .renamed("steps_per_eval", "eval_steps")
@@ -163,6 +206,12 @@ const Schema<TrainOptions>& schema_of(TrainOptions*) {
             if (o.lr_scheduler_type == "constant" && o.min_lr_ratio > 0)
               node["min_lr_ratio"].refuse(
                   "lr_scheduler_type: constant never falls; remove min_lr_ratio or choose another schedule");
+            for (const char* key : {"gradient_checkpointing", "gradient_checkpointing_every"})
+              if (o.fit && node.has(key)) node[key].refuse("train.fit chooses it; remove one of the two");
+            if (o.gradient_checkpointing_every > 1 && !o.gradient_checkpointing)
+              node["gradient_checkpointing_every"].refuse("needs gradient_checkpointing: true");
+            if (o.activation_offloading && !o.gradient_checkpointing && !o.fit)
+              node["activation_offloading"].refuse("needs gradient_checkpointing: true");
             if (o.warmup_steps && o.warmup_ratio > 0)
               node["warmup_ratio"].refuse("warmup_steps says the same thing; remove one of the two");
             if (o.early_stopping_patience && !o.eval_steps)

@@ -21,6 +21,19 @@ struct OptimArgs {
   std::optional<bool> scale_parameter;
 };
 
+/// "8GiB", "500 MB" or a number of bytes.
+struct ByteSize {
+  int64_t bytes = 0;
+};
+void from_yaml(const Yaml& node, ByteSize& size);
+Json json_schema_of(ByteSize*);
+Json json_of(const ByteSize& size);
+
+/// What a run has to fit into (trainer/fit.h).
+struct FitOptions {
+  ByteSize memory;
+};
+
 struct TrainOptions {
   double num_train_epochs = 1;
   std::optional<int64_t> max_steps;
@@ -45,6 +58,9 @@ struct TrainOptions {
   double max_grad_norm = 1;
 
   bool gradient_checkpointing = false;
+  int64_t gradient_checkpointing_every = 1;
+  bool activation_offloading = false;
+  std::optional<FitOptions> fit;
   int64_t logging_steps = 1;
   std::optional<int64_t> eval_steps;
   std::optional<int64_t> save_steps;
@@ -57,6 +73,7 @@ struct TrainOptions {
 };
 
 const Schema<OptimArgs>& schema_of(OptimArgs*);
+const Schema<FitOptions>& schema_of(FitOptions*);
 const Schema<TrainOptions>& schema_of(TrainOptions*);
 
 /// Error(usage) when a key needs validation data and the recipe has none.

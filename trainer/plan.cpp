@@ -11,6 +11,8 @@
 #include "adapters/attach.h"
 #include "core/memory.h"
 #include "models/cross_entropy.h"
+#include "models/quantized_matmul.h"
+#include "trainer/optimizer.h"
 #include "trainer/schedule.h"
 #include "trainer/train.h"
 
@@ -35,12 +37,12 @@ struct BlockSizes {
   double forward = 0;   ///< in one block's forward, without a graph
 };
 
-BlockSizes block_sizes(const ModelConfig& c, double rank) {
+BlockSizes block_sizes(const ModelConfig& c, double adapters) {
   const auto dim = static_cast<double>(c.dim), ffn = static_cast<double>(c.ffn);
   const auto q = static_cast<double>(c.heads * c.head_dim), kv = static_cast<double>(c.kv_heads * c.head_dim);
   BlockSizes s;
   s.input = dim;
-  s.kept = 2 * dim + 2 * q + 2 * kv + static_cast<double>(c.heads) + 2 * ffn + rank;
+  s.kept = 2 * dim + 2 * q + 2 * kv + static_cast<double>(c.heads) + 2 * ffn + adapters;
   // dy; then either the MLP's gradients and what it computes again, or the attention's with keys and values a query
   // head
   s.backward = dim + std::max(2 * ffn + 2 * dim, dim + 6 * q + 2 * kv);
@@ -64,54 +66,72 @@ bool in_mapped_file(const void* address) {
 
 Place place_of(const std::vector<Linear*>& linears) {
   if (linears.empty()) return Place::memory;
-  const at::Tensor once = linears[0]->weight(), again = linears[0]->weight();
-  if (once.const_data_ptr() != again.const_data_ptr()) return Place::blocks;  // dequantized whenever it is used
-  return once.is_cpu() && in_mapped_file(once.const_data_ptr()) ? Place::mapped_file : Place::memory;
+  if (!linears[0]->weight.is_dense()) return Place::blocks;
+  const at::Tensor weight = linears[0]->weight();
+  return weight.is_cpu() && in_mapped_file(weight.const_data_ptr()) ? Place::mapped_file : Place::memory;
 }
 
 struct Sizes {
   CausalLM& model;
   Place place;
   BlockSizes block;
-  int64_t trained_blocks = 0;  ///< from the lowest one with an adapter up
-  int64_t adapter_parameters = 0;
+  int64_t trained_blocks = 0;      ///< from the lowest one with an adapter up
+  int64_t adapter_parameters = 0;  ///< numbers
 
   explicit Sizes(CausalLM& m) : model(m), place(place_of(m.linears())) {
     const ModelConfig& c = m.config();
     const auto linears = m.linears();
-    double rank = 0;
+    double kept = 0;  // by the adapters, numbers a token
     for (size_t i = 0; i < linears.size(); ++i) {
       if (!linears[i]->adapter) continue;
       if (adapter_parameters == 0)  // the head is the last linear and belongs to no block
         trained_blocks = c.layers - static_cast<int64_t>(i) * c.layers / (static_cast<int64_t>(linears.size()) - 1);
-      for (const auto& p : linears[i]->adapter->parameters()) {
-        adapter_parameters += p.tensor.numel();
-        if (p.tensor.dim() == 2)
-          rank += static_cast<double>(p.tensor.size(0) == linears[i]->out ? p.tensor.size(1) : 0);
-      }
+      for (const auto& p : linears[i]->adapter->parameters()) adapter_parameters += p.tensor.numel();
+      kept += static_cast<double>(linears[i]->adapter->kept_of_a_token());
     }
-    block = block_sizes(c, trained_blocks ? rank / static_cast<double>(trained_blocks) : 0);
+    if (m.embedding().adapter) {
+      trained_blocks = c.layers;
+      for (const auto& p : m.embedding().adapter->parameters()) adapter_parameters += p.tensor.numel();
+    }
+    block = block_sizes(c, trained_blocks ? kept / static_cast<double>(trained_blocks) : 0);
   }
 
   double element() const { return static_cast<double>(at::elementSize(model.dtype())); }
-  /// A frozen weight of that many numbers, when it has to be dequantized to be used.
-  double used(double numbers) const { return place == Place::blocks ? numbers * element() : 0; }
+  /// What is dequantized at a moment of a weight with so many columns.
+  double tiles(int64_t columns) const {
+    return place == Place::blocks ? static_cast<double>(tile_bytes(columns, model.dtype())) : 0;
+  }
+
+  /// Of the trained blocks, those that run again in backward.
+  int64_t blocks_again(const TrainOptions& options) const {
+    if (!options.gradient_checkpointing) return 0;
+    int64_t count = 0;
+    for (int64_t i = model.config().layers - trained_blocks; i < model.config().layers; ++i)
+      count += i % options.gradient_checkpointing_every == 0;
+    return count;
+  }
+
+  double part_again(const TrainOptions& options) const {
+    return static_cast<double>(blocks_again(options)) /
+           static_cast<double>(std::max<int64_t>(1, model.config().layers));
+  }
 
   /// Kept and momentary bytes of a micro-batch.
-  std::pair<double, double> micro_batch(double tokens, double trained, bool checkpointing, bool training) const {
+  std::pair<double, double> micro_batch(double tokens, double trained, const TrainOptions& options,
+                                        bool training) const {
     const ModelConfig& c = model.config();
-    const auto dim = static_cast<double>(c.dim), vocab = static_cast<double>(c.vocab), ffn = static_cast<double>(c.ffn);
-    const auto blocks = static_cast<double>(trained_blocks);
-    const double kept = !training       ? 0
-                        : checkpointing ? tokens * (blocks * block.input + 2 * dim)
-                                        : tokens * (blocks * block.kept + 2 * dim);
+    const auto dim = static_cast<double>(c.dim), vocab = static_cast<double>(c.vocab);
+    const auto again = static_cast<double>(blocks_again(options));
+    const double whole = static_cast<double>(trained_blocks) - again;
+    const bool elsewhere = options.activation_offloading && !model.device().is_cpu();
+    const double kept = training ? tokens * (whole * block.kept + (elsewhere ? 0 : again) * block.input + 2 * dim) : 0;
     const double chunk = std::min(trained, static_cast<double>(default_chunk)) * vocab;
     const double head = 3 * trained * dim + tokens * dim + chunk;
     double one_block = tokens * block.backward;
-    if (checkpointing) one_block += tokens * (block.kept - block.input);
+    if (again > 0) one_block += tokens * (block.kept - block.input);
     if (!training) one_block = tokens * block.forward;
     const double workspace =
-        std::max(head * element() + used(vocab * dim), kSlack * one_block * element() + used(std::max(ffn, dim) * dim));
+        std::max(head * element() + tiles(c.dim), kSlack * one_block * element() + tiles(std::max(c.ffn, c.dim)));
     return {kept * element(), workspace};
   }
 };
@@ -128,25 +148,42 @@ void count_process(const Sizes& sizes, int64_t parameter_bytes, MemoryPlan& plan
   plan.weights += std::max<int64_t>(0, mapped - kLibraryBytes);
 }
 
-/// Floating-point operations a second of a product of the model's most common shape.
-double measure_flops(const ModelConfig& c, at::ScalarType dtype) {
+/// Floating-point operations a second of a block's frozen products at that many tokens, forward and backward, with the
+/// dequantizing of its weights; 0 for a model without linear layers.
+double measure_flops(CausalLM& model, int64_t tokens) {
+  const auto linears = model.linears();
+  const size_t count = linears.size() / static_cast<size_t>(std::max<int64_t>(1, model.config().layers));
+  if (count == 0) return 0;
   const at::NoGradGuard no_grad;
-  const at::Tensor x = at::rand({512, c.dim}, at::kFloat).to(dtype), w = at::rand({c.ffn, c.dim}, at::kFloat).to(dtype);
-  at::Tensor y = at::mm(x, w.t());  // the first call starts threads
-  const double flops = 2.0 * 512 * static_cast<double>(c.dim * c.ffn);
-  const auto start = std::chrono::steady_clock::now();
-  double seconds = 0;
-  int64_t calls = 0;
-  for (; seconds < 0.25; ++calls) {
-    at::mm_out(y, x, w.t());
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  double flops = 0, seconds = 0;
+  struct Product {
+    const Linear& linear;
+    at::Tensor x, y, dx, dy;
+  };
+  std::vector<Product> products;
+  for (size_t i = 0; i < count; ++i) {
+    const auto random = [&](int64_t size) { return at::rand({tokens, size}, at::kFloat).to(model.dtype()); };
+    const at::Tensor x = random(linears[i]->in), dy = random(linears[i]->out);
+    products.push_back({*linears[i], x, at::empty_like(dy), at::empty_like(x), dy});
+    flops += 4.0 * static_cast<double>(tokens * linears[i]->in * linears[i]->out);
   }
-  return flops * static_cast<double>(calls) / seconds;
+  int rounds = 0;
+  for (; rounds < 2 || seconds < 0.5; ++rounds) {
+    const auto start = std::chrono::steady_clock::now();
+    for (const Product& p : products) {
+      base_forward(p.linear, p.x, p.y);
+      base_backward(p.linear, p.dy, p.dx, false);
+    }
+    // The first round starts threads and brings weights into memory.
+    if (rounds > 0) seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  return flops * (rounds - 1) / seconds;
 }
 
 /// Operations of a step: the frozen weights forward and their inputs' gradients, the adapters forward and both
-/// gradients, attention over documents of `length` tokens, the head for trained tokens.
-double step_flops(const Sizes& sizes, double tokens, double trained, double length, bool checkpointing, bool training) {
+/// gradients, attention over documents of `length` tokens, the head for trained tokens. `again`: the part of
+/// the blocks that checkpointing runs again.
+double step_flops(const Sizes& sizes, double tokens, double trained, double length, double again, bool training) {
   const ModelConfig& c = sizes.model.config();
   const auto layers = static_cast<double>(c.layers), dim = static_cast<double>(c.dim);
   const auto q = static_cast<double>(c.heads * c.head_dim), kv = static_cast<double>(c.kv_heads * c.head_dim);
@@ -156,7 +193,7 @@ double step_flops(const Sizes& sizes, double tokens, double trained, double leng
   const double forward = tokens * (2 * weights + attention + 2 * static_cast<double>(sizes.adapter_parameters));
   if (!training) return forward + trained * head;
   const double backward = tokens * (2 * weights + 2.5 * attention + 4 * static_cast<double>(sizes.adapter_parameters));
-  return forward * (checkpointing ? 2 : 1) + backward + 2 * trained * head;
+  return forward * (1 + again) + backward + 2 * trained * head;
 }
 
 }  // namespace
@@ -180,13 +217,19 @@ Json TrainPlan::to_json() const {
           {"seconds", seconds}};
 }
 
-TrainPlan plan_training(CausalLM& model, const PackedDataset& data, const PackedDataset* validation,
-                        const TrainOptions& options, uint64_t seed) {
-  const Sizes sizes(model);
-  const bool cpu = model.device().is_cpu();
-  TrainPlan plan{.steps = total_steps(options, data.windows())};
-  plan.warmup_steps = make_schedule(options, plan.steps).warmup_steps;
+namespace {
 
+/// The plan without its time, and what a validation reads.
+struct Walk {
+  TrainPlan plan;
+  int64_t validation_tokens = 0, validation_trained = 0;
+};
+
+Walk walk(const Sizes& sizes, const PackedDataset& data, const PackedDataset* validation, const TrainOptions& options,
+          uint64_t seed) {
+  Walk out{.plan = {.steps = total_steps(options, data.windows())}};
+  TrainPlan& plan = out.plan;
+  plan.warmup_steps = make_schedule(options, plan.steps).warmup_steps;
   std::pair<double, double> worst{0, 0};
   const auto consider = [&](const PackedDataset& from, std::span<const int64_t> windows, bool training) {
     int64_t tokens = 0, trained = 0;
@@ -194,8 +237,7 @@ TrainPlan plan_training(CausalLM& model, const PackedDataset& data, const Packed
       tokens += from.window_tokens(w);
       trained += from.window_trained(w);
     }
-    const auto bytes = sizes.micro_batch(static_cast<double>(tokens), static_cast<double>(trained),
-                                         options.gradient_checkpointing, training);
+    const auto bytes = sizes.micro_batch(static_cast<double>(tokens), static_cast<double>(trained), options, training);
     if (bytes.first + bytes.second > worst.first + worst.second) worst = bytes;
     return std::pair{tokens, trained};
   };
@@ -213,40 +255,58 @@ TrainPlan plan_training(CausalLM& model, const PackedDataset& data, const Packed
   }
   plan.epochs = static_cast<double>(loader.epoch()) +
                 static_cast<double>(loader.position()) / static_cast<double>(data.windows());
-  int64_t validation_tokens = 0, validation_trained = 0;
   if (validation) {
     std::vector<int64_t> windows(static_cast<size_t>(validation->windows()));
     std::iota(windows.begin(), windows.end(), int64_t{0});
     for (size_t begin = 0; begin < windows.size(); begin += micro) {
       const auto part = std::span<const int64_t>(windows).subspan(begin, std::min(micro, windows.size() - begin));
       const auto [tokens, trained] = consider(*validation, part, false);
-      validation_tokens += tokens;
-      validation_trained += trained;
+      out.validation_tokens += tokens;
+      out.validation_trained += trained;
     }
     plan.validations = options.eval_steps ? (plan.steps + *options.eval_steps - 1) / *options.eval_steps : 1;
   }
 
-  const int64_t width = at::elementSize(model.dtype() == at::kDouble ? at::kDouble : at::kFloat);  // of parameters
+  const bool cpu = sizes.model.device().is_cpu();
+  const std::vector<Parameter> parameters = trainable_parameters(sizes.model);
+  int64_t parameter_bytes = 0;
+  for (const Parameter& p : parameters) parameter_bytes += static_cast<int64_t>(p.tensor.nbytes());
+  const bool state_elsewhere = is_paged(options.optimizer) && !cpu;
   plan.memory = {.program = 0,
-                 .weights = model.weight_bytes(),
-                 .adapters = 4 * sizes.adapter_parameters * width,
+                 .weights = sizes.model.weight_bytes(),
+                 .adapters = 2 * parameter_bytes + (state_elsewhere ? 0 : optimizer_state_bytes(parameters, options)),
                  .activations = static_cast<int64_t>(kSlack * worst.first),
                  .workspace = static_cast<int64_t>(worst.second)};
-  if (!cpu) return plan;
-  count_process(sizes, sizes.adapter_parameters * width, plan.memory);
+  if (cpu) count_process(sizes, parameter_bytes, plan.memory);
+  return out;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(CausalLM& model, const PackedDataset& data, const PackedDataset* validation,
+                       const TrainOptions& options, uint64_t seed) {
+  return walk(Sizes(model), data, validation, options, seed).plan.memory;
+}
+
+TrainPlan plan_training(CausalLM& model, const PackedDataset& data, const PackedDataset* validation,
+                        const TrainOptions& options, uint64_t seed) {
+  const Sizes sizes(model);
+  auto [plan, validation_tokens, validation_trained] = walk(sizes, data, validation, options, seed);
+  if (!model.device().is_cpu()) return plan;
   const auto mean_length = [](const Ledger& ledger) {
     return static_cast<double>(ledger.tokens) / static_cast<double>(std::max<int64_t>(1, ledger.rows));
   };
-  const double speed = kEfficiency * measure_flops(model.config(), model.dtype());
+  const double speed = kEfficiency * measure_flops(model, std::clamp<int64_t>(plan.largest_micro_batch, 1, 1024));
+  if (speed == 0) return plan;
   const double training = step_flops(sizes, static_cast<double>(plan.tokens), static_cast<double>(plan.trained_tokens),
-                                     mean_length(data.ledger()), options.gradient_checkpointing, true) /
+                                     mean_length(data.ledger()), sizes.part_again(options), true) /
                           speed;
   plan.tokens_per_second = static_cast<double>(plan.tokens) / training;
   plan.seconds = training;
   if (validation)
     plan.seconds += static_cast<double>(plan.validations) *
                     step_flops(sizes, static_cast<double>(validation_tokens), static_cast<double>(validation_trained),
-                               mean_length(validation->ledger()), false, false) /
+                               mean_length(validation->ledger()), 0, false) /
                     speed;
   return plan;
 }

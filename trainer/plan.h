@@ -15,7 +15,7 @@ namespace retort {
 struct MemoryPlan {
   int64_t program = 0;      ///< the program, its libraries and their buffers
   int64_t weights = 0;      ///< frozen; dense ones with what is in memory of the file that they came from
-  int64_t adapters = 0;     ///< parameters, gradients, two moments
+  int64_t adapters = 0;     ///< parameters, gradients, the optimizer's state (not a paged one's on a GPU)
   int64_t activations = 0;  ///< what the worst micro-batch keeps for backward
   int64_t workspace = 0;    ///< what exists for a moment: a chunk's logits, or one block's gradients
   int64_t total() const { return program + weights + adapters + activations + workspace; }
@@ -38,5 +38,9 @@ struct TrainPlan {
 /// moment on a CPU; elsewhere seconds stay 0. `model` has its adapters attached.
 TrainPlan plan_training(CausalLM& model, const PackedDataset& data, const PackedDataset* validation,
                         const TrainOptions& options, uint64_t seed);
+
+/// The plan's memory alone, without measuring anything.
+MemoryPlan plan_memory(CausalLM& model, const PackedDataset& data, const PackedDataset* validation,
+                       const TrainOptions& options, uint64_t seed);
 
 }  // namespace retort

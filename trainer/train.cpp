@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "adapters/attach.h"
 #include "core/error.h"
@@ -53,11 +54,17 @@ int64_t memory_peak(at::Device device) {
 /// written or how memory is spent are left out.
 Json run_identity(const TrainOptions& options, const TrainRun& run, const PackedDataset& data,
                   const PackedDataset* validation, const std::vector<Parameter>& parameters, int64_t steps) {
+  static const std::set<std::string> free{"logging_steps",
+                                          "save_steps",
+                                          "save_total_limit",
+                                          "gradient_checkpointing",
+                                          "gradient_checkpointing_every",
+                                          "activation_offloading",
+                                          "fit"};
   Json identity = run.identity;
   const Json recipe = to_json(options);
   for (const auto& [key, value] : recipe.items())
-    if (key != "logging_steps" && key != "save_steps" && key != "save_total_limit" && key != "gradient_checkpointing")
-      identity["train." + key] = value;
+    if (!free.contains(key)) identity["train." + key] = value;
   identity["seed"] = run.seed;
   identity["train steps"] = steps;
   identity["data.train"] = data.key();
@@ -113,6 +120,10 @@ StepMetrics Loop::update() {
          fmt::join(windows, ", "));
   optimizer.zero_grad();
 
+  const ForwardOptions forward{.training = true,
+                               .checkpointing = options.gradient_checkpointing,
+                               .checkpoint_every = options.gradient_checkpointing_every,
+                               .offload = options.activation_offloading};
   std::vector<at::Tensor> losses, counted;
   int64_t tokens = 0;
   for (size_t begin = 0; begin < windows.size(); begin += static_cast<size_t>(options.micro_batch_size)) {
@@ -120,8 +131,7 @@ StepMetrics Loop::update() {
         all.subspan(begin, std::min<size_t>(static_cast<size_t>(options.micro_batch_size), all.size() - begin));
     const Batch batch = load_batch(data, part, model.device());
     set_micro_step(model, static_cast<uint64_t>(state.step * options.gradient_accumulation_steps) + losses.size());
-    const at::Tensor loss =
-        objective(model, batch, part, {.training = true, .checkpointing = options.gradient_checkpointing});
+    const at::Tensor loss = objective(model, batch, part, forward);
     (loss / static_cast<double>(trained)).backward();
     losses.push_back(loss.detach());
     tokens += batch.tokens();

@@ -37,6 +37,7 @@ class FakeModel : public CausalLM {
   at::ScalarType dtype() const override { return embedding_.scalar_type(); }
   at::Device device() const override { return at::kCPU; }
   std::vector<Linear*> linears() override { return {}; }
+  Embedding& embedding() override { return frozen_embedding_; }
   at::Tensor hidden(const Batch& batch, const ForwardOptions& options) override {
     if (on_forward) on_forward(options.training);
     const at::Tensor x = embedding_.index_select(0, batch.ids);
@@ -62,6 +63,7 @@ class FakeModel : public CausalLM {
 
  private:
   ModelConfig config_;
+  Embedding frozen_embedding_;  // of no use here
   at::Tensor embedding_, a_, b_;
   double dropout_;
 };

@@ -48,7 +48,7 @@ struct Tiny {
 
 /// Loss a trained token and the gradients of the windows, as one batch or one by one.
 std::vector<at::Tensor> loss_and_gradients(Tiny& tiny, const PackedDataset& data, bool packed,
-                                           bool checkpointing = false) {
+                                           const ForwardOptions& forward = {.training = true}) {
   std::vector<int64_t> windows(static_cast<size_t>(data.windows()));
   int64_t trained = 0;
   for (size_t w = 0; w < windows.size(); ++w) trained += data.window_trained(windows[w] = static_cast<int64_t>(w));
@@ -58,9 +58,7 @@ std::vector<at::Tensor> loss_and_gradients(Tiny& tiny, const PackedDataset& data
   const size_t each = packed ? windows.size() : 1;
   for (size_t begin = 0; begin < windows.size(); begin += each) {
     const auto part = std::span<const int64_t>(windows).subspan(begin, each);
-    const at::Tensor loss =
-        objective(*tiny.model, data.batch(part), part, {.training = true, .checkpointing = checkpointing}) /
-        static_cast<double>(trained);
+    const at::Tensor loss = objective(*tiny.model, data.batch(part), part, forward) / static_cast<double>(trained);
     loss.backward();
     total += loss.detach();
   }
@@ -90,11 +88,15 @@ TEST(TinyModel, CheckpointingGivesEveryAdapterTheSameGradient) {
   FakeData data(6);
   for (const double dropout : {0.0, 0.3}) {
     Tiny tiny(dropout, at::kFloat, /*random_b=*/true);
-    const auto plain = loss_and_gradients(tiny, data, true), again = loss_and_gradients(tiny, data, true, true);
-    for (size_t i = 0; i < plain.size(); ++i) {
-      EXPECT_GT(again[i].abs().max().item<double>(), 0) << i;
-      EXPECT_TRUE(at::equal(plain[i], again[i]))
-          << (i ? tiny.parameters[i - 1].name : "loss") << " dropout " << dropout;
+    const auto plain = loss_and_gradients(tiny, data, true);
+    for (const int64_t every : {1, 2}) {
+      const auto again = loss_and_gradients(
+          tiny, data, true, {.training = true, .checkpointing = true, .checkpoint_every = every, .offload = true});
+      for (size_t i = 0; i < plain.size(); ++i) {
+        EXPECT_GT(again[i].abs().max().item<double>(), 0) << i;
+        EXPECT_TRUE(at::equal(plain[i], again[i]))
+            << (i ? tiny.parameters[i - 1].name : "loss") << " dropout " << dropout << " every " << every;
+      }
     }
   }
 }
