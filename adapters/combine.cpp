@@ -192,7 +192,6 @@ Product by_svd(const std::string& module, const std::vector<Part>& parts, const 
   return {d.vt.slice(0, 0, rank), d.u.slice(1, 0, rank) * d.s.slice(0, 0, rank), 1};
 }
 
-/// Error(bad_input) where adapters do not fit the same weight.
 std::vector<Part> parts_of(const std::string& module, const std::vector<ProductAdapter>& adapters,
                            const CombineOptions& options) {
   std::vector<Part> parts;
@@ -202,11 +201,7 @@ std::vector<Part> parts_of(const std::string& module, const std::vector<ProductA
     const Product& product = found->second;
     parts.push_back({product.a.to(at::kDouble), product.b.to(at::kDouble), product.scale,
                      options.weights.empty() ? 1 : options.weights[i], i});
-    const at::Tensor &a = parts[0].a, &b = parts[0].b;
-    if (a.size(1) != product.a.size(1) || b.size(0) != product.b.size(0))
-      fail(Exit::bad_input, "{}: {} changes a weight [{}, {}], {} one of [{}, {}]; they are for different bases",
-           module, adapters[parts[0].adapter].name, b.size(0), a.size(1), adapters[i].name, product.b.size(0),
-           product.a.size(1));
+    check_same_weight(module, adapters[parts[0].adapter], adapters[i]);
   }
   return parts;
 }

@@ -126,6 +126,20 @@ PeftConfig read_peft_config(const std::filesystem::path& folder) {
   return {read_options(config, where), read_origin(folder, config, where)};
 }
 
+void write_peft(const std::filesystem::path& folder, const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                const AdapterOptions& options, const AdapterOrigin& origin) {
+  AtomicFolder atomic(folder);
+  write_safetensors(atomic.temporary() / tensors_name, tensors);
+  // PEFT writes its config without a closing newline and with non-ASCII characters escaped.
+  write_atomic(atomic.temporary() / config_name, config_json(options, origin).dump(2, ' ', true));
+  write_json(atomic.temporary() / origin_name, {{"base", origin.base},
+                                                {"base_hash", origin.base_hash},
+                                                {"base_form", origin.base_form},
+                                                {"template_hash", origin.template_hash},
+                                                {"data_hash", origin.data_hash}});
+  atomic.commit();
+}
+
 void save_peft(const std::filesystem::path& folder, CausalLM& model, const AdapterOptions& options,
                const AdapterOrigin& origin) {
   const at::NoGradGuard no_grad;
@@ -141,17 +155,7 @@ void save_peft(const std::filesystem::path& folder, CausalLM& model, const Adapt
   for (const Parameter& shared : shared_tensors(model)) add(shared_prefix, shared);
   if (tensors.empty()) fail(Exit::internal, "{}: the model has no adapter to save", folder.string());
 
-  AtomicFolder atomic(folder);
-  write_safetensors(atomic.temporary() / tensors_name, tensors);
-  // PEFT writes its config without a closing newline and with non-ASCII characters escaped.
-  write_atomic(atomic.temporary() / config_name,
-               config_json(adapter_kind(options.kind).saved(options), model, origin).dump(2, ' ', true));
-  write_json(atomic.temporary() / origin_name, {{"base", origin.base},
-                                                {"base_hash", origin.base_hash},
-                                                {"base_form", origin.base_form},
-                                                {"template_hash", origin.template_hash},
-                                                {"data_hash", origin.data_hash}});
-  atomic.commit();
+  write_peft(folder, tensors, with_stored_targets(adapter_kind(options.kind).saved(options), model), origin);
 }
 
 LoadedAdapter load_peft(const std::filesystem::path& folder, CausalLM& model, const std::string& base_hash) {

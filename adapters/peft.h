@@ -4,6 +4,8 @@
 
 #include <filesystem>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "adapters/attach.h"
 
@@ -30,6 +32,10 @@ PeftConfig read_peft_config(const std::filesystem::path& folder);
 /// converter read them. `options` are those that attach was given. The folder appears whole or not at all.
 void save_peft(const std::filesystem::path& folder, CausalLM& model, const AdapterOptions& options,
                const AdapterOrigin& origin);
+
+/// A PEFT folder of tensors under their names in the file; `options` as config_json takes them.
+void write_peft(const std::filesystem::path& folder, const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                const AdapterOptions& options, const AdapterOrigin& origin);
 
 struct LoadedAdapter {
   AdapterOptions options;

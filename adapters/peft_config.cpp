@@ -58,7 +58,7 @@ const std::set<std::string> idle_keys = {"inference_mode", "peft_version",      
                                          "eva_config",     "qalora_group_size", "corda_config",   "lora_ga_config"};
 
 /// Keys that every kind has.
-void put_common(const AdapterOptions& options, CausalLM& model, const AdapterOrigin& origin, Json& config) {
+void put_common(const AdapterOptions& options, const AdapterOrigin& origin, Json& config) {
   config["auto_mapping"] = nullptr;
   config["base_model_name_or_path"] = origin.base.empty() ? Json(nullptr) : Json(origin.base);
   config["exclude_modules"] = json_of(options.exclude_modules);
@@ -67,8 +67,7 @@ void put_common(const AdapterOptions& options, CausalLM& model, const AdapterOri
   config["modules_to_save"] = options.modules_to_save.empty() ? Json(nullptr) : Json(options.modules_to_save);
   config["peft_type"] = adapter_kind(options.kind).peft_type;
   config["revision"] = nullptr;
-  config["target_modules"] =
-      options.target_modules.all_linear() ? Json(stored_targets(options, model)) : json_of(options.target_modules);
+  config["target_modules"] = json_of(options.target_modules);
   config["task_type"] = "CAUSAL_LM";
 }
 
@@ -127,16 +126,23 @@ void get_layers(const Json& config, const std::string& where, AdapterOptions& op
   if (options.layers_to_transform.empty()) options.layers_pattern.clear();  // counts for nothing then
 }
 
-Json config_json(const AdapterOptions& options, CausalLM& model, const AdapterOrigin& origin) {
+Json config_json(const AdapterOptions& options, const AdapterOrigin& origin) {
   Json config;  // sorted, as json.dumps(sort_keys=True) writes it
-  put_common(options, model, origin, config);
+  put_common(options, origin, config);
   adapter_kind(options.kind).to_peft(options, config);
-  // PEFT's VeraConfig has no exclude_modules: what is left of the targets is written instead.
-  if (options.kind == "vera") {
-    config.erase("exclude_modules");
-    if (!options.exclude_modules.empty()) config["target_modules"] = plan_adapters(model, options).targets;
-  }
+  if (options.kind == "vera") config.erase("exclude_modules");  // as with_stored_targets left it: empty
   return config;
+}
+
+AdapterOptions with_stored_targets(AdapterOptions options, CausalLM& model) {
+  if (options.kind == "vera" && !options.exclude_modules.empty()) {
+    // PEFT's VeraConfig has no exclude_modules: what is left of the targets is written instead.
+    options.target_modules = {.expression = "", .names = plan_adapters(model, options).targets};
+    options.exclude_modules = {};
+  } else if (options.target_modules.all_linear()) {
+    options.target_modules = {.expression = "", .names = stored_targets(options, model)};
+  }
+  return options;
 }
 
 AdapterOptions read_options(const Json& config, const std::string& where) {

@@ -8,8 +8,12 @@
 
 namespace retort {
 
-/// What PEFT writes for the model's adapters; `options` are those that attach was given.
-Json config_json(const AdapterOptions& options, CausalLM& model, const AdapterOrigin& origin);
+/// What PEFT writes; `options` choose their modules by names or an expression, as with_stored_targets gives them.
+Json config_json(const AdapterOptions& options, const AdapterOrigin& origin);
+
+/// The options with "all-linear", and whatever else the kind's configuration has no words for, replaced by the names of
+/// the model's adapted modules, as short as they can be.
+AdapterOptions with_stored_targets(AdapterOptions options, CausalLM& model);
 
 /// Error(bad_input) naming `where`, key, what was found and what to do, for everything that would change what the
 /// adapter computes and is not in AdapterOptions.

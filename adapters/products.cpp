@@ -5,11 +5,8 @@
 #include <algorithm>
 #include <set>
 
-#include "adapters/low_rank.h"
 #include "adapters/match.h"
-#include "adapters/peft_config.h"
 #include "core/error.h"
-#include "core/files.h"
 #include "models/safetensors.h"
 
 namespace retort {
@@ -32,6 +29,7 @@ struct FactorNames {
 /// Why the adapter is more than products; empty when it is not.
 std::string more_than_products(const AdapterOptions& options) {
   if (!options.modules_to_save.empty()) return "modules_to_save: it holds modules trained whole";
+  if (!options.trainable_token_indices.empty()) return "trainable_token_indices: it holds rows trained whole";
   return adapter_kind(options.kind).gguf_refusal(options);
 }
 
@@ -96,28 +94,29 @@ std::map<std::string, Product> read_lora(const fs::path& folder, const AdapterOp
   return products;
 }
 
+}  // namespace
+
+void check_same_weight(const std::string& module, const ProductAdapter& first, const ProductAdapter& second) {
+  const Product &x = first.modules.at(module), &y = second.modules.at(module);
+  if (x.b.size(0) == y.b.size(0) && x.a.size(1) == y.a.size(1)) return;
+  fail(Exit::bad_input, "{}: {} changes a weight [{}, {}], {} one of [{}, {}]; they are for different bases", module,
+       first.name, x.b.size(0), x.a.size(1), second.name, y.b.size(0), y.a.size(1));
+}
+
 std::map<std::string, Product> products_of(CausalLM& model) {
   std::map<std::string, Product> products;
+  const auto add = [&](const std::string& module, const LowRank& change) {
+    if (!change.b.defined()) fail(Exit::usage, "{}: its adapter is no product B A alone", module);
+    products[module] = {change.a, change.b, 1};
+  };
   for (const Linear* linear : model.linears()) {
     if (!linear->adapter) continue;
-    const LowRank change = linear->adapter->low_rank();
-    products[linear->name] = {change.a, change.b, 1};
+    const bool plain = linear->adapter->bias(linear->bias).is_same(linear->bias);
+    add(linear->name, plain ? linear->adapter->low_rank() : LowRank{});
   }
+  if (const auto& adapter = model.embedding().adapter) add(model.embedding().name, adapter->low_rank());
   return products;
 }
-
-Json plain_config(const AdapterOptions& options, const AdapterOrigin& origin) {
-  Json config = {{"base_model_name_or_path", origin.base.empty() ? Json(nullptr) : Json(origin.base)},
-                 {"exclude_modules", json_of(options.exclude_modules)},
-                 {"inference_mode", true},
-                 {"peft_type", "LORA"},
-                 {"target_modules", json_of(options.target_modules)},
-                 {"task_type", "CAUSAL_LM"}};
-  low_rank_to_peft(options, config);
-  return config;
-}
-
-}  // namespace
 
 bool is_embedding(std::string_view module) { return module.ends_with("embed_tokens"); }
 
@@ -164,15 +163,7 @@ void save_products(const fs::path& folder, const ProductAdapter& adapter) {
         fail(Exit::bad_input, "{}: {} would not be finite; the adapters' numbers or the weights are too large",
              folder.string(), name);
   }
-  AtomicFolder atomic(folder);
-  write_safetensors(atomic.temporary() / "adapter_model.safetensors", tensors);
-  write_atomic(atomic.temporary() / "adapter_config.json", plain_config(options, adapter.origin).dump(2, ' ', true));
-  write_json(atomic.temporary() / "retort.json", {{"base", adapter.origin.base},
-                                                  {"base_hash", adapter.origin.base_hash},
-                                                  {"base_form", adapter.origin.base_form},
-                                                  {"template_hash", adapter.origin.template_hash},
-                                                  {"data_hash", adapter.origin.data_hash}});
-  atomic.commit();
+  write_peft(folder, tensors, options, adapter.origin);
 }
 
 }  // namespace retort

@@ -25,8 +25,14 @@ struct ProductAdapter {
   std::map<std::string, Product> modules;  ///< by the module's name, "model.layers.0.self_attn.q_proj"
 };
 
+/// Error(bad_input) when what two adapters add to the module are matrices of different shapes.
+void check_same_weight(const std::string& module, const ProductAdapter& first, const ProductAdapter& second);
+
 /// Whether the module is the embedding, whose product is that of the transposed weight: a [r, vocab], b [dim, r].
 bool is_embedding(std::string_view module);
+
+/// What the model's adapters add to its weights. Error(usage) naming the module where that is no product alone.
+std::map<std::string, Product> products_of(CausalLM& model);
 
 /// The adapter in a PEFT folder. LoRA is read without a base; VeRA, whose projections are shared, asks for `model` with
 /// the base. With a model the adapter is checked as load_peft does it (base_hash: the model's) and the model is left
