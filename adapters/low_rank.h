@@ -52,6 +52,7 @@ class LowRankUpdate {
   /// dx += d loss / dx of add's part, through the dropout when there was one (dx undefined: not wanted).
   void input_backward(const at::Tensor& x, const at::Tensor& du, const at::Tensor& dx) const;
 
+  int64_t rank() const { return a_.size(0); }
   /// The whole change of W, [B, -B0] scaled and [A; A0], in the parameters' type and on their device.
   LowRank product() const;
   LowRank low_rank() const;  ///< product(), f32 on the CPU

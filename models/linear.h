@@ -39,6 +39,8 @@ class LinearAdapter {
   /// dx = d loss / dx, or dx += with `add` (undefined: not wanted), and the parameters' gradients += theirs.
   virtual void backward(const Linear& layer, const at::Tensor& x, const at::Tensor& dy, const Kept& kept,
                         const at::Tensor& dx, bool add) = 0;
+  /// Numbers that forward keeps of each token for backward; for the memory plan.
+  virtual int64_t kept_of_a_token() const { return 0; }
   /// The weight that a merge gives, same shape and dtype as `weight` (f32 or f64) [out, in].
   virtual at::Tensor merged(const at::Tensor& weight) const = 0;
   /// The bias of the adapted layer, in training and in a merge; either may be undefined.

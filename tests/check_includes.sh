@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Includes only go downwards, and no umbrella header of LibTorch: prints each offending line, exits 1 if there is one.
+# Includes only go downwards, no umbrella header of LibTorch, and no type defined twice: prints each offending line, exits 1
+# if there is one.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 declare -A allowed=(
@@ -27,4 +28,10 @@ if grep -rnE '#include [<"]torch/(torch|all|extension)\.h' core quant models ada
      recipes cli tests bench --include='*.h' --include='*.cpp'; then
   echo "torch/torch.h costs 18 s a file: include per-op headers or use the precompiled header"; bad=1
 fi
+# Two types of one name in one namespace: the linker takes either one's functions for both, and says nothing.
+twice=$(grep -hoE '^(struct|class) [A-Z][A-Za-z]+ (final )?(: .*)?\{' "${!allowed[@]}" -r --include='*.h' | awk '{print $2}' | sort | uniq -d)
+for name in $twice; do
+  grep -rnE "^(struct|class) $name .*\{" "${!allowed[@]}" --include='*.h'
+  echo "$name is defined in more than one header: rename one"; bad=1
+done
 exit $bad

@@ -61,6 +61,7 @@ class Dora final : public LinearAdapter {
     update_.input_backward(x, du, dx);
   }
 
+  int64_t kept_of_a_token() const override { return update_.rank() + magnitude_.size(0); }
   at::Tensor merged(const at::Tensor& weight) const override {
     const at::NoGradGuard no_grad;
     const at::Tensor v = update_.merged(weight);

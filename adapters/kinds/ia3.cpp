@@ -59,6 +59,7 @@ class Ia3 final : public LinearAdapter {
     if (dx.defined()) base_backward(layer, dy * l, dx, add);
   }
 
+  int64_t kept_of_a_token() const override { return scales_input_ ? 0 : l_.size(0); }
   at::Tensor merged(const at::Tensor& weight) const override {
     const at::NoGradGuard no_grad;
     return weight * l_.to(weight.options());

@@ -31,6 +31,7 @@ class Lora final : public LinearAdapter {
     update_.input_backward(x, du, dx);
   }
 
+  int64_t kept_of_a_token() const override { return update_.rank(); }
   at::Tensor merged(const at::Tensor& weight) const override { return update_.merged(weight); }
   at::Tensor bias(const at::Tensor& base) const override { return update_.bias(base); }
   std::vector<Parameter> parameters() const override { return update_.parameters(); }

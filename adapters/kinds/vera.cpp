@@ -84,6 +84,7 @@ class Vera final : public LinearAdapter {
       sum.add_(part);
   }
 
+  int64_t kept_of_a_token() const override { return d_.size(0); }
   at::Tensor merged(const at::Tensor& weight) const override {
     const at::NoGradGuard no_grad;
     const LowRank change = product();

@@ -11,6 +11,7 @@ import tempfile
 import warnings
 
 import torch
+from make_peft import BASES, CASES
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
@@ -18,8 +19,8 @@ from transformers import LlamaForCausalLM
 golden = pathlib.Path(__file__).resolve().parent
 ids = [1, 5, 9, 30, 12, 47, 3]
 with tempfile.TemporaryDirectory() as folder:
-    for case in ("lora", "rslora", "patterns", "head", "bias", "dora", "vera", "ia3"):
-        base_folder = golden / ("peft_biased" if case in ("bias", "ia3") else "peft_base")
+    for case in CASES:
+        base_folder = golden / BASES.get(case, "peft_base")
         adapter, logits = f"{folder}/{case}", f"{folder}/{case}.safetensors"
         common = ["--model", base_folder]
         subprocess.run([sys.argv[1], "export", *common, "--adapter", golden / f"peft_{case}", "--format", "peft", "--out", adapter],
