@@ -12,10 +12,13 @@
 #include "core/files.h"
 #include "core/json.h"
 #include "core/progress.h"
+#include "core/sources.h"
 #include "data/hdf5_contents.h"
 #include "models/checkpoint.h"
+#include "models/family.h"
 #include "models/gguf.h"
 #include "models/safetensors.h"
+#include "models/weight_error.h"
 
 namespace retort {
 namespace {
@@ -143,6 +146,32 @@ Json inspect(const fs::path& path, bool full) {
   fail(Exit::bad_input, "{}: neither GGUF, safetensors nor HDF5 by its first bytes", path.string());
 }
 
+/// Adds to each of the model's tensors how far it is from the same one of `original`.
+void add_errors(Json& contents, const fs::path& path, const std::string& original) {
+  const auto made = Checkpoint::open(path), base = Checkpoint::open(pull({.uri = original, .sha256 = "", .name = ""}));
+  std::map<std::string, std::string> own_names;  // of GGUF
+  if (made->is_gguf()) {
+    own_names["lm_head.weight"] = "output.weight";
+    for (const TensorSpec& spec : family_of(made->config()).tensors(made->config())) own_names[spec.name] = spec.gguf;
+  }
+  std::map<std::string, WeightError> errors;
+  Squares all;
+  for (WeightError& error : weight_errors(*base, *made)) {
+    all.difference += error.squares.difference;
+    all.size += error.squares.size;
+    const auto own = own_names.find(error.name);
+    errors.emplace(own == own_names.end() ? error.name : own->second, std::move(error));
+  }
+  for (Json& tensor : contents["tensors"]) {
+    const auto error = errors.find(tensor["name"].get<std::string>());
+    if (error == errors.end()) continue;
+    tensor["relative_error"] = error->second.squares.relative();
+    tensor["largest_error"] = error->second.largest;
+  }
+  contents["against"] = original;
+  contents["relative_error"] = all.relative();
+}
+
 struct Total {
   int64_t tensors = 0, elements = 0;
   uint64_t bytes = 0;
@@ -197,6 +226,12 @@ void print_total(const std::string& name, const Json& total) {
              format_bytes(total["bytes"].get<uint64_t>()), total["bits_per_weight"].get<double>());
 }
 
+std::string error_of(const Json& tensor) {
+  if (!tensor.contains("relative_error")) return "";
+  return fmt::format("  error {:.5f}, at most {:.2e}", tensor["relative_error"].get<double>(),
+                     tensor["largest_error"].get<double>());
+}
+
 void print_text(const Json& contents) {
   fmt::print("{}: {}, {}\n", contents["path"].get<std::string>(), contents["format"].get<std::string>(),
              format_bytes(contents["bytes"].get<uint64_t>()));
@@ -211,27 +246,35 @@ void print_text(const Json& contents) {
   for (const auto& [key, value] : contents["metadata"].items()) fmt::print("  {:<44} {}\n", key, shown(value));
   fmt::print("\ntensors\n");
   for (const Json& t : contents["tensors"])
-    fmt::print("  {:<56} {:<9} {:<20} {:>7.3f} bits each {:>10}\n", t["name"].get<std::string>(),
+    fmt::print("  {:<56} {:<9} {:<20} {:>7.3f} bits each {:>10}{}\n", t["name"].get<std::string>(),
                t["type"].get<std::string>(), dump(t["shape"]), t["bits_per_weight"].get<double>(),
-               format_bytes(t["bytes"].get<uint64_t>()));
+               format_bytes(t["bytes"].get<uint64_t>()), error_of(t));
   fmt::print("\nby type\n");
   for (const Json& total : contents["by_type"]) print_total(total["type"].get<std::string>(), total);
   print_total("all", contents["total"]);
+  if (contents.contains("against"))
+    fmt::print("\nrelative error {:.5f} against {}\n", contents["relative_error"].get<double>(),
+               contents["against"].get<std::string>());
 }
 
 std::function<int()> setup(CLI::App& app) {
   struct Arguments {
     fs::path path;
+    std::string against;
     bool json = false, full = false;
   };
   auto arguments = std::make_shared<Arguments>();
   app.add_option("path", arguments->path, "a GGUF, safetensors or HDF5 file, a model's folder or a PEFT folder")
       ->required();
+  app.add_option("--against", arguments->against,
+                 "the model that this one was made of (a path or a source): adds each tensor's error")
+      ->type_name("MODEL");
   app.add_flag("--json", arguments->json, "print JSON");
   app.add_flag("--full", arguments->full, "show arrays whole, such as a vocabulary's tokens");
   return [arguments] {
     Json contents = inspect(arguments->path, arguments->full);
     add_totals(contents);
+    if (!arguments->against.empty()) add_errors(contents, arguments->path, arguments->against);
     if (arguments->json)
       fmt::print("{}\n", dump(contents, 2));
     else
@@ -245,6 +288,7 @@ std::function<int()> setup(CLI::App& app) {
 extern const Command command_inspect;
 const Command command_inspect = {"inspect", "Show what a model, adapter or data file holds, from its own headers.",
                                  "  retort inspect model.gguf\n"
+                                 "  retort inspect model-Q4_K_M.gguf --against model-F32.gguf\n"
                                  "  retort inspect runs/foldoc-categories/latest/adapter\n"
                                  "  retort inspect model.safetensors --json\n",
                                  setup};

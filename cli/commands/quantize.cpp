@@ -1,10 +1,8 @@
 // retort quantize: a model in another type, and what that cost each tensor.
-#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <memory>
 #include <optional>
 
@@ -15,6 +13,7 @@
 #include "core/sources.h"
 #include "export/bnb_folder.h"
 #include "export/gguf.h"
+#include "models/weight_error.h"
 #include "recipes/version.h"
 
 namespace retort {
@@ -30,35 +29,25 @@ bool is_bnb(const std::string& type) {
   return std::find(bnb_names().begin(), bnb_names().end(), type) != bnb_names().end();
 }
 
-/// Squared sums over weights, f64.
-struct Squares {
-  double difference = 0, size = 0;
-  double relative() const { return size > 0 ? std::sqrt(difference / size) : 0; }
-};
-
 /// Each tensor of `made` against the same of `base`.
 Json compared(const Checkpoint& base, const Checkpoint& made) {
   Json tensors = Json::array();
   Squares all;
   double bits = 0, weights = 0;
-  for (const std::string& name : made.names()) {
-    const QuantizedTensor now = made.tensor(name);
-    // A file may hold a head of its own where the base has one matrix for both.
-    const QuantizedTensor before = base.tensor(base.has(name) ? name : "model.embed_tokens.weight");
-    const at::Tensor a = before.dequantize(at::kFloat), b = now.dequantize(at::kFloat).view_as(a);
-    const at::Tensor difference = b - a;
-    const Squares one{difference.square().sum(at::kDouble).item<double>(), a.square().sum(at::kDouble).item<double>()};
-    all.difference += one.difference;
-    all.size += one.size;
-    bits += 8.0 * static_cast<double>(now.stored_bytes());
-    weights += static_cast<double>(now.elements());
-    tensors.push_back({{"name", name},
-                       {"from", before.type_name()},
-                       {"type", now.type_name()},
-                       {"shape", now.shape()},
-                       {"bits_per_weight", now.bits_per_weight()},
-                       {"relative_error", one.relative()},
-                       {"largest_error", difference.abs().max().item<double>()}});
+  for (const WeightError& one : weight_errors(base, made)) {
+    double elements = 1;
+    for (const int64_t size : one.shape) elements *= static_cast<double>(size);
+    all.difference += one.squares.difference;
+    all.size += one.squares.size;
+    bits += one.bits_per_weight * elements;
+    weights += elements;
+    tensors.push_back({{"name", one.name},
+                       {"from", one.before},
+                       {"type", one.now},
+                       {"shape", one.shape},
+                       {"bits_per_weight", one.bits_per_weight},
+                       {"relative_error", one.squares.relative()},
+                       {"largest_error", one.largest}});
   }
   return {{"tensors", std::move(tensors)},
           {"weights", weights},

