@@ -2,6 +2,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "adapters/attach.h"
 #include "adapters/merge.h"
 #include "adapters/peft.h"
@@ -184,6 +186,35 @@ TEST(WeightStart, ARankAboveTheWeightsIsRefused) {
   options.init_lora_weights = {LoraInit::pissa, 0};
   const auto model = peft_model();
   EXPECT_THROW(attach(*model, options, 1), Error);
+}
+
+/// A quantized base gives what the same numbers give as a dense one, for every kind and start.
+TEST(QuantizedBase, ChangesNoKindsArithmetic) {
+  std::vector<AdapterOptions> all(6);
+  for (size_t i = 0; i < 4; ++i) all[i].kind = std::array{"lora", "dora", "vera", "ia3"}[i];
+  all[4].init_lora_weights = {LoraInit::pissa, 0};
+  all[5].trainable_token_indices = {3, 7};
+  const auto checkpoint = quantize_while_reading(peft_base(), bnb_options("nf4"));
+  const auto file = SafetensorsFile::open(golden_folder / "peft_lora.safetensors");
+  const Batch batch = golden_batch(*file);
+  for (AdapterOptions& options : all) {
+    if (options.kind != "ia3") options.r = 4;
+    std::vector<at::Tensor> results[2];
+    for (const BaseForm form : {BaseForm::dense, BaseForm::native}) {
+      const auto model = CausalLM::load(*checkpoint, {.base = form, .dtype = at::kDouble});
+      attach(*model, options, 1);
+      at::manual_seed(2);
+      for (const Parameter& parameter : trainable_parameters(*model))
+        parameter.tensor.detach().add_(at::randn_like(parameter.tensor), 0.1);
+      const at::Tensor loss = model->cross_entropy(model->hidden(batch, {.training = true}), batch.labels);
+      loss.backward();
+      std::vector<at::Tensor>& result = results[form == BaseForm::native];
+      result.push_back(loss.detach().reshape({1}));
+      for (const Parameter& parameter : trainable_parameters(*model)) result.push_back(parameter.tensor.grad());
+    }
+    for (size_t i = 0; i < results[0].size(); ++i)
+      EXPECT_LT(relative_error(results[1][i], results[0][i]), 1e-10) << options.kind << " " << i;
+  }
 }
 
 }  // namespace
