@@ -88,11 +88,15 @@ struct GateReport {
   Json to_json() const;
 };
 
+/// Tokens of held-out rows that both models read.
+constexpr int64_t kGateTokens = 4096;
+
 /// Compares vocabulary, chat template, weights, then what both models predict on at most `max_tokens` tokens of `rows`.
 /// Never throws for a file that is merely wrong: what cannot even be loaded is a reason too. Error(internal) without
 /// rows.
 GateReport gate(const GateReference& reference, const GateFile& file, std::span<const GateRow> rows,
-                std::optional<double> max_kl = {}, std::optional<double> min_top1 = {}, int64_t max_tokens = 4096);
+                std::optional<double> max_kl = {}, std::optional<double> min_top1 = {},
+                int64_t max_tokens = kGateTokens);
 
 // The parts, each adding its reasons to the report.
 

@@ -205,6 +205,7 @@ ExportedFile export_gguf(const std::filesystem::path& path, const Checkpoint& ba
   } else {
     const Scratch scratch{path.string() + fmt::format(".merged-{}.tmp", ::getpid())};
     write_merged(scratch.path, base, pieces, provenance, options.imatrix);
+    if (options.on_merged) options.on_merged(scratch.path);
     quantize(scratch.path, path, type, options);
   }
   return measured(path, "gguf", type.name);

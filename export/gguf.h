@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,8 @@ struct ExportedFile {
 struct GgufOptions {
   const Imatrix* imatrix = nullptr;  ///< nullptr: none
   int threads = 0;                   ///< 0: the machine's
+  /// Sees the merged model, a GGUF file with every changed weight in F32, before it is quantized. Not for type F32.
+  std::function<void(const std::filesystem::path&)> on_merged = {};
 };
 
 /// Bytes of free disk that export_gguf needs beside its result: but for F32, the merged model lies there before it is

@@ -1,6 +1,7 @@
 #include "recipes/stages.h"
 
 #include <algorithm>
+#include <set>
 
 #include "adapters/attach.h"
 #include "adapters/peft.h"
@@ -144,6 +145,25 @@ static Json speed_json(const Speed& speed) {
           {"memory_bytes", speed.memory_bytes}};
 }
 
+/// How far the merge alone is from the trained model: what is left without the rounding of a quantized file.
+static Json merge_json(const GateReference& reference, const fs::path& merged, std::span<const GateRow> rows,
+                       int threads) {
+  GateReport report;
+  compare_predictions(reference, {.path = merged, .type = "F32", .threads = threads}, rows, {}, {}, kGateTokens,
+                      report);
+  return {{"type", "F32"}, {"kl_mean", report.kl_mean}, {"kl_p99", report.kl_p99}, {"top1", report.top1}};
+}
+
+/// The system message that all rows have; empty when they have none or several.
+static std::string system_of(std::span<const GateRow> rows) {
+  std::set<std::string> found;
+  for (const GateRow& row : rows) {
+    const auto& messages = row.chat.messages;
+    found.insert(!messages.empty() && messages.front().role == "system" ? messages.front().content : "");
+  }
+  return found.size() == 1 ? *found.begin() : "";
+}
+
 bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now,
                      const RunFolder& folder, Json& report, const ProgressSink& sink) {
   const fs::path out = folder.path / "export";
@@ -162,6 +182,8 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
   const GateReference reference{*prepared.checkpoint, model, *prepared.tokenizer, *prepared.chat_template, now};
   Progress progress(sink);
   progress.start("export", recipe.export_.files.size());
+  report["chat"]["system"] = system_of(rows);
+  Json merge;  // the same for every type
   bool all_passed = true;
   uint64_t done = 0;
   for (const ExportFile& file : recipe.export_.files) {
@@ -181,6 +203,11 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
     } else {
       const GgufType& type = gguf_type(file.type);
       GgufOptions options{.threads = static_cast<int>(recipe.threads)};
+      options.on_merged = [&](const fs::path& path) {
+        if (!merge.is_null() || rows.empty()) return;
+        progress.update(done, "compare the merge");
+        merge = merge_json(reference, path, rows, static_cast<int>(recipe.threads));
+      };
       if (!file.imatrix.empty()) {
         auto [matrix, fresh] = matrices.try_emplace(file.imatrix);
         if (fresh)
@@ -196,6 +223,7 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
                {"bytes", made.bytes},
                {"bits_per_weight", made.bits_per_weight},
                {"imatrix", file.imatrix.empty() ? "none" : file.imatrix}};
+      if (type.name != std::string("F32") && !merge.is_null()) entry["merge"] = merge;
     }
     // An adapter file is served with its base, so only a GGUF base can be gated with it.
     const bool adapter = file.format == "gguf_adapter" && prepared.checkpoint->is_gguf();

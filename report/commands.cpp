@@ -76,6 +76,10 @@ void serve_peft(Json& commands, const Json& report, const std::string& path) {
   std::string python_path = Json(path).dump(-1, ' ', false, Json::error_handler_t::replace);
   std::string python_base = base.empty() ? "BASE_MODEL_FOLDER_OR_HUB_ID" : base;
   python_base = Json(python_base).dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string system = text_at(report, "/chat/system");
+  if (!system.empty())
+    system = fmt::format("{{\"role\": \"system\", \"content\": {}}}, ",
+                         Json(system).dump(-1, ' ', false, Json::error_handler_t::replace));
   std::string question = Json(example_prompt(report)).dump(-1, ' ', false, Json::error_handler_t::replace);
   add(commands, path, "PEFT in Python", "The adapter over the base model in transformers.",
       fmt::format("from peft import PeftModel\n"
@@ -83,12 +87,12 @@ void serve_peft(Json& commands, const Json& report, const std::string& path) {
                   "base = {}\n"
                   "tokenizer = AutoTokenizer.from_pretrained(base)\n"
                   "model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), {})\n"
-                  "chat = [{{\"role\": \"user\", \"content\": {}}}]\n"
+                  "chat = [{}{{\"role\": \"user\", \"content\": {}}}]\n"
                   "inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors=\"pt\", "
                   "return_dict=True)\n"
                   "output = model.generate(**inputs, max_new_tokens=64, do_sample=False)\n"
                   "print(tokenizer.decode(output[0, inputs[\"input_ids\"].shape[1]:], skip_special_tokens=True))",
-                  python_base, python_path, question));
+                  python_base, python_path, system, question));
 }
 
 }  // namespace

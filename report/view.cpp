@@ -213,10 +213,7 @@ Json exports_view(const Json& report) {
   for (const Json& file : list_at(report, "/export")) {
     std::string type = text_at(file, "/type");
     const Json& gate = value_at(file, "/gate");
-    // A gate may carry its own limits; else those of its type hold.
-    const Json& own = value_at(gate, "/limits");
-    const Json& by_type = value_at(report, "/gate_limits");
-    const Json& limits = own.is_object() || !by_type.contains(type) ? own : by_type[type];
+    const Json& limits = value_at(gate, "/limits");
     const Json& passed = value_at(gate, "/passed");
     Json gated = Json::array();
     if (gate.is_object()) {
@@ -225,13 +222,13 @@ Json exports_view(const Json& report) {
         if (figure["value"] != "–") gated.push_back(figure);
       };
       add("KL mean",
-          with_limit(show_number(value_at(gate, "/kl_mean")), show_number(value_at(limits, "/kl_mean")), false));
+          with_limit(show_number(value_at(gate, "/kl_mean")), show_number(value_at(limits, "/max_kl")), false));
+      add("KL mean of the merge, in F32", with_limit(show_number(value_at(file, "/merge/kl_mean")), "–", false));
       add("KL 99th percentile",
-          with_limit(show_number(value_at(gate, "/kl_p99")), show_number(value_at(limits, "/kl_p99")), false));
+          with_limit(show_number(value_at(gate, "/kl_p99")), show_number(value_at(limits, "/max_kl_p99")), false));
       add("Top-1 agreement",
-          with_limit(show_percent(value_at(gate, "/top1")), show_percent(value_at(limits, "/top1")), true));
-      add("Δ perplexity", with_limit(show_number(value_at(gate, "/delta_perplexity")),
-                                     show_number(value_at(limits, "/delta_perplexity")), false));
+          with_limit(show_percent(value_at(gate, "/top1")), show_percent(value_at(limits, "/min_top1")), true));
+      add("Δ perplexity", with_limit(show_number(value_at(gate, "/delta_perplexity")), "–", false));
       add("Rows compared", with_limit(show_count(value_at(gate, "/rows")), "–", false));
     }
     Json speed = Json::array();
@@ -246,7 +243,6 @@ Json exports_view(const Json& report) {
     view.push_back({{"path", text_at(file, "/path")},
                     {"format", format_label(text_at(file, "/format"))},
                     {"type", type},
-                    {"merge", text_at(file, "/merge")},
                     {"sha256", text_at(file, "/sha256")},
                     {"size", show_bytes(value_at(file, "/bytes"))},
                     {"bits", show_number(value_at(file, "/bits_per_weight"))},
@@ -334,10 +330,8 @@ Json ledger_view(const Json& report) {
       dropped.push_back({{"label", reason}, {"value", show_count(rows)}});
   Json files = Json::array();
   for (const Json& file : list_at(report, "/data/files"))
-    files.push_back({{"name", text_at(file, "/name")},
-                     {"split", text_at(file, "/split")},
-                     {"rows", show_count(value_at(file, "/rows"))},
-                     {"sha256", text_at(file, "/sha256")}});
+    files.push_back(
+        {{"name", text_at(file, "/name")}, {"split", text_at(file, "/split")}, {"sha256", text_at(file, "/sha256")}});
   return {{"facts", facts}, {"dropped", dropped}, {"files", files}};
 }
 

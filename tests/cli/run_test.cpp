@@ -7,6 +7,7 @@
 
 #include "core/files.h"
 #include "core/json.h"
+#include "report/format.h"
 #include "tests/cli/program.h"
 #include "tests/core/support.h"
 
@@ -37,14 +38,33 @@ struct SmallRun : testing::Test {
   fs::path latest() const { return folder / "runs/foldoc-categories/latest"; }
 };
 
+/// "/export/*/gate/kl_mean": every key of a report, without those that follow the recipe or the machine.
+std::set<std::string> keys_of(const Json& value, const std::string& at = "") {
+  std::set<std::string> keys;
+  for (const char* free : {"/adapter", "/environment", "/model", "/train/options", "/data/ledger/dropped"})
+    if (at == free) return {at};
+  for (const auto& [key, item] : value.items()) {
+    if (!item.is_structured()) keys.insert(value.is_array() ? at : at + "/" + key);
+    if (item.is_structured()) keys.merge(keys_of(item, at + "/" + (value.is_array() ? "*" : key)));
+  }
+  return keys;
+}
+
 TEST_F(SmallRun, LeavesEverythingThatTheDesignNames) {
-  const ProcessResult result = retort(command("run"));
+  const std::vector<std::string> more = {"data.train.0.task.system=Answer in one word.",
+                                         "data.validation.0.task.system=Answer in one word.",
+                                         "evaluate=[{kind: choice_accuracy, limit: 2}, {kind: perplexity, limit: 2}]"};
+  const ProcessResult result = retort(command("run", more));
   ASSERT_EQ(result.status, 0) << result.errors;
   for (const char* file : {"recipe.yaml", "manifest.json", "log.txt", "metrics.jsonl", "report.html", "report.json",
                            "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
                            "export/foldoc-categories-Q8_0.gguf", "export/foldoc-categories-adapter.gguf"})
     EXPECT_TRUE(fs::exists(latest() / file)) << file;
   EXPECT_TRUE(fs::is_symlink(latest()));
+  // Plain lines, as there is no terminal.
+  for (const char* part : {"train: 100 %  2/2", "loss ", " tokens/s  ", " GB"})
+    EXPECT_NE(result.errors.find(part), std::string::npos) << result.errors;
+  EXPECT_EQ(result.errors.find('\r'), std::string::npos);
 
   const Json report = read_json(latest() / "report.json");
   EXPECT_EQ(report["schema"], 1);
@@ -67,6 +87,37 @@ TEST_F(SmallRun, LeavesEverythingThatTheDesignNames) {
   for (const Json& entry : report["evaluate"]) on.insert(entry["on"].get<std::string>());
   EXPECT_EQ(on, (std::set<std::string>{"base", "trained", "shipped:Q8_0"}));
   EXPECT_NE(result.output.find("report.html"), std::string::npos) << result.output;
+  // The merge alone and the merge rounded to Q8_0, each against the trained model. What the former has is the head,
+  // which no adapter changes and llama.cpp multiplies in the base's blocks.
+  EXPECT_LT(gguf["merge"]["kl_mean"].get<double>(), 0.003);
+  EXPECT_GT(gguf["gate"]["kl_mean"].get<double>(), gguf["merge"]["kl_mean"].get<double>());
+
+  // What the page's own tests draw is what a run writes.
+  const std::set<std::string> written = keys_of(report);
+  for (const std::string& key : keys_of(read_json(RETORT_GOLDEN "/report_sample.json"))) {
+    const bool empty_here = key == "/export/*/gate/reasons";
+    EXPECT_TRUE(empty_here || written.contains(key)) << "no run writes " << key;
+  }
+  const std::string page = read_text(latest() / "report.html");
+  const Json& limits = gguf["gate"]["limits"];
+  for (const std::string& part : {"≤ " + show_number(limits["max_kl"]), "≤ " + show_number(limits["max_kl_p99"]),
+                                  "≥ " + show_percent(limits["min_top1"]), show_number(gguf["merge"]["kl_mean"]),
+                                  std::string("-sys &#39;Answer in one word.&#39;")})
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+
+  // The plan of the same run, made by another process.
+  const ProcessResult check = retort(command("check", {more[0], more[1], more[2], "--json"}));
+  ASSERT_EQ(check.status, 0) << check.errors;
+  const Json plan = parse_json(check.output, "check");
+  for (const char* key : {"steps", "tokens", "trained_tokens"})
+    EXPECT_EQ(plan["plan"][key], report["train"][key]) << key;
+  const auto measured = report["train"]["peak_memory_bytes"].get<double>();
+  EXPECT_NEAR(plan["predicted_memory_bytes"].get<double>() / measured, 1, 0.2);
+  // Time depends on what else the machine does: a slip of units is what this would see.
+  const double ratio =
+      plan["plan"]["tokens_per_second"].get<double>() / report["train"]["tokens_per_second"].get<double>();
+  EXPECT_GT(ratio, 0.2);
+  EXPECT_LT(ratio, 5);
 }
 
 TEST_F(SmallRun, AboveItsLimitsAFileIsRefusedWith22) {
@@ -86,6 +137,10 @@ TEST_F(SmallRun, CheckPrintsThePlanAndTrainsNothing) {
   EXPECT_EQ(check["parameters"]["trainable"], 4884480);
   EXPECT_EQ(check["targets"].size(), 7U);
   EXPECT_GT(check["predicted_memory_bytes"].get<int64_t>(), 100'000'000);
+  const std::string text = retort(command("check")).output;
+  for (const char* part : {"target       30 × q_proj [576 × 576], 552960 parameters", "parameters   4884480 trained, ",
+                           "plan         2 steps, ", "memory       ", " at the peak; ", "time         about "})
+    EXPECT_NE(text.find(part), std::string::npos) << text;
   EXPECT_FALSE(fs::exists(folder / "runs"));
 }
 
