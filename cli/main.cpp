@@ -2,8 +2,10 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "cli/command.h"
 #include "core/error.h"
@@ -50,6 +52,13 @@ static void wait_briefly(char** argv) {
   execv("/proc/self/exe", argv);  // where this fails, the program is only slower beside others
 }
 
+// The last of the output is written here, and only now does a full disk show.
+static int finish_output(int code) {
+  if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return code;
+  std::fprintf(stderr, "retort: cannot write to standard output: %s\n", std::strerror(errno));
+  return static_cast<int>(Exit::io);
+}
+
 // Results go to stdout, everything else to stderr. On a terminal a log line first clears the progress bar.
 static void set_up_log() {
   auto logger = std::make_shared<spdlog::logger>("retort", std::make_shared<spdlog::sinks::stderr_sink_mt>());
@@ -83,9 +92,9 @@ int main(int argc, char** argv) {
     }
     require_command(argv[1]);
     app.parse(argc, argv);
-    return code;
+    return finish_output(code);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : static_cast<int>(Exit::usage);
+    return finish_output(app.exit(error) == 0 ? 0 : static_cast<int>(Exit::usage));
   } catch (const Error& error) {
     std::fprintf(stderr, "retort: %s\n", error.what());
     return static_cast<int>(error.exit());
@@ -93,6 +102,10 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "retort: out of memory\n");
     return static_cast<int>(Exit::internal);
   } catch (const std::exception& error) {
+    if (std::ferror(stdout)) {
+      std::fprintf(stderr, "retort: cannot write to standard output: %s\n", error.what());
+      return static_cast<int>(Exit::io);
+    }
     std::fprintf(stderr, "retort: internal error: %s\n", error.what());
     return static_cast<int>(Exit::internal);
   }

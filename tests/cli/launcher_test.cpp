@@ -25,8 +25,8 @@ struct Launcher : testing::Test {
     for (const fs::path& path : {bin, folder / "tree/cmake/llama"}) fs::create_directories(path);
     fs::copy_file(RETORT_SOURCE_DIR "/retort", folder / "tree/retort");
     write_atomic(folder / "tree/cmake/llama/CMakeLists.txt", "");
-    for (const char* tool : {"basename", "bash", "cat", "cut", "dirname", "env", "flock", "grep", "head", "mkdir", "mv",
-                             "nproc", "rm", "sha256sum", "tail", "touch"}) {
+    for (const char* tool : {"basename", "bash", "cat", "cut", "dirname", "env", "flock", "grep", "head", "mkdir",
+                             "sed", "mv", "nproc", "rm", "sha256sum", "tail", "touch"}) {
       for (const char* place : {"/usr/bin/", "/bin/"})
         if (fs::exists(std::string(place) + tool) && !fs::exists(bin / tool))
           fs::create_symlink(std::string(place) + tool, bin / tool);
@@ -64,7 +64,7 @@ done
       const std::vector<std::string> another = {"/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"};
       command.insert(command.end(), another.begin(), another.end());
     }
-    command.insert(command.end(), {"/bin/bash", folder / "tree/retort", "version"});
+    command.insert(command.end(), {"/bin/bash", "-c", "exec \"$0\" ${arguments:-version}", folder / "tree/retort"});
     return run_program(command);
   }
 };
@@ -142,6 +142,58 @@ TEST_F(Launcher, TakesTheCudaLibrariesThatThisMachineNeeds) {
   for (const char* wheel : {"nvidia-cuda-runtime==13.0.*", "nvidia-cuda-cupti==13.0.*", "nvidia-cublas==13.0.*",
                             "nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvjitlink==13.0.*"})
     EXPECT_NE(gpu.find(wheel), std::string::npos) << gpu;
+}
+
+// Compilers that only say that they were there: what is built when, and with which options.
+TEST_F(Launcher, BuildsLlamaCppOnceThenTheProgramAndHandsOver) {
+  fake_torch();
+  fs::create_directories(cache / "llama/src-832db0699007");
+  write_atomic(cache / "llama/src-832db0699007/.done", "");
+  for (const fs::path& path : {cache, cache / "llama", folder / "tree"}) fs::permissions(path, fs::perms::all);
+  const std::string said = calls.string(), prefix = (folder / "tree/prefix").string();
+  fake("c++", "echo c++ $compiler");
+  fake("cmake", "echo cmake \"$@\" >>" + said + "\ncase $1 in\n--install) to=$(cat " + prefix +
+                    "); mkdir -p $to/lib; touch $to/lib/libllama.a;;\n" + "--preset) mkdir -p " +
+                    (folder / "tree/build/release/bin").string() + "; touch " +
+                    (folder / "tree/build/release/build.ninja").string() +
+                    ";;\nesac\nfor a; do case $a in -DCMAKE_INSTALL_PREFIX=*) echo ${a#*=} >" + prefix +
+                    ";; esac; done");
+  fake("ninja", "echo ninja \"$@\" >>" + said);
+  fake("ctest", "echo ctest \"$@\" >>" + said);
+  const fs::path built = folder / "tree/build/release/bin/retort";
+  fs::create_directories(built.parent_path());
+  write_atomic(built, "#!/bin/sh\necho program \"$@\"\nexit 22\n");
+  for (const fs::path& path : {folder / "tree/build", folder / "tree/build/release", built.parent_path(), built})
+    fs::permissions(path, fs::perms::all);
+  const auto started = [&] {
+    const std::string lines = read_text(calls);
+    return std::pair(lines.find("cmake/llama") != std::string::npos, lines.find("cmake --preset") != std::string::npos);
+  };
+
+  const ProcessResult first = launch();
+  EXPECT_EQ(first.status, 22) << first.errors;  // the program's own
+  EXPECT_EQ(first.output, "program version\n");
+  EXPECT_EQ(started(), std::pair(true, true));
+  const std::string asked = read_text(calls);
+  EXPECT_NE(asked.find("-DTorch_ROOT=" + (folder / "torch").string()), std::string::npos) << asked;
+  EXPECT_NE(asked.find("-DCUDA=off"), std::string::npos) << asked;
+  EXPECT_NE(asked.find("-Dllama_ROOT=" + cache.string()), std::string::npos) << asked;
+
+  const auto again = [&](const std::string& compiler) {
+    write_atomic(calls, "");
+    fs::permissions(calls, fs::perms::all);
+    environment.push_back("compiler=" + compiler);
+    EXPECT_EQ(launch().status, 22);
+    return started();
+  };
+  EXPECT_EQ(again(""), std::pair(false, false)) << "what is built is kept";
+  EXPECT_EQ(again("13"), std::pair(true, true)) << "another compiler";
+
+  environment.push_back("arguments=test -R Sources");
+  const ProcessResult test = launch();
+  EXPECT_EQ(test.status, 0) << test.errors;
+  EXPECT_NE(read_text(calls).find("ninja -C " + (folder / "tree/build/release").string()), std::string::npos);
+  EXPECT_TRUE(read_text(calls).ends_with("-LE long -R Sources\n")) << read_text(calls);
 }
 
 TEST_F(Launcher, RefusesAnotherSourceOfLlamaCpp) {
