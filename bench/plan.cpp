@@ -1,6 +1,7 @@
 // How well `retort check` predicts: plans a run over random rows, trains it, prints one JSON line with both.
 //
-//   plan --model smollm2.gguf --base native --micro_batch_size 8 --tokens 512 --documents 4 --steps 3 [--checkpointing]
+//   plan --model smollm2.gguf --base native --micro_batch_size 8 --tokens 512 --documents 4 --steps 3 [--every 1]
+//   [--optimizer lion]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 
 #include "adapters/peft.h"
 #include "core/error.h"
+#include "trainer/optimizer.h"
 #include "trainer/plan.h"
 #include "trainer/train.h"
 
@@ -49,11 +51,11 @@ class RandomRows : public PackedDataset {
 };
 
 struct BenchOptions {
-  std::string model, base = "native", dtype = "f32";
+  std::string model, base = "native", dtype = "f32", optimizer = "adamw";
   int64_t micro_batch_size = 4, tokens = 256, documents = 1, steps = 3, r = 16;
   double trained = 1;
   int threads = 2;
-  bool checkpointing = false;
+  int64_t every = 0;  ///< gradient_checkpointing_every; 0: no checkpointing
 };
 
 Json measure(const BenchOptions& o) {
@@ -68,7 +70,9 @@ Json measure(const BenchOptions& o) {
   TrainOptions options;
   options.micro_batch_size = o.micro_batch_size;
   options.max_steps = o.steps;
-  options.gradient_checkpointing = o.checkpointing;
+  options.gradient_checkpointing = o.every > 0;
+  options.gradient_checkpointing_every = std::max<int64_t>(1, o.every);
+  options.optimizer = o.optimizer;
   const RandomRows rows(o.steps * o.micro_batch_size, o.tokens, o.documents, o.trained, model->config().vocab);
   const TrainPlan plan = plan_training(*model, rows, nullptr, options, 1);
   const auto folder = std::filesystem::temp_directory_path() / fmt::format("retort-bench-plan-{}", getpid());
@@ -85,7 +89,8 @@ Json measure(const BenchOptions& o) {
       {"base", o.base},
       {"dtype", o.dtype},
       {"r", o.r},
-      {"checkpointing", o.checkpointing},
+      {"every", o.every},
+      {"optimizer", o.optimizer},
       {"trained", o.trained},
       {"planned", plan.to_json()},
       {"peak_memory_bytes", result.peak_memory_bytes},
@@ -111,7 +116,8 @@ int main(int argc, char** argv) {
   app.add_option("--steps", o.steps)->check(CLI::PositiveNumber);
   app.add_option("--r", o.r)->check(CLI::PositiveNumber);
   app.add_option("--threads", o.threads)->check(CLI::PositiveNumber);
-  app.add_flag("--checkpointing", o.checkpointing);
+  app.add_option("--every", o.every, "checkpoint each n-th block; 0: none")->check(CLI::NonNegativeNumber);
+  app.add_option("--optimizer", o.optimizer)->check(CLI::IsMember(retort::optimizer_names()));
   CLI11_PARSE(app, argc, argv);
   try {
     fmt::print("{}\n", retort::measure(o).dump());
