@@ -11,11 +11,11 @@
 namespace retort {
 
 struct CombineOptions {
-  std::string type = "svd";     ///< PEFT's combination_type
-  std::vector<double> weights;  ///< one an adapter, of any sign; empty: 1 each
-  int64_t rank = 0;             ///< of the types that end in svd; 0: the largest of the adapters
-  std::optional<double> density =
-      {};             ///< share of the numbers that ties, dare and magnitude_prune keep; above 0, at most 1
+  std::string type = "svd";          ///< PEFT's combination_type
+  std::vector<double> weights = {};  ///< one an adapter, of any sign; empty: 1 each
+  int64_t rank = 0;                  ///< of the types that end in svd; 0: the largest of the adapters
+  /// Share of the numbers that ties, dare and magnitude_prune keep; above 0, at most 1.
+  std::optional<double> density = {};
   uint64_t seed = 0;  ///< of what dare drops
 };
 
