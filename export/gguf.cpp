@@ -3,8 +3,10 @@
 #include <ATen/ATen.h>
 #include <ggml.h>
 #include <llama.h>
+#include <re2/re2.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -12,6 +14,7 @@
 #include "adapters/merge.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "export/adapter_gguf.h"
 #include "export/metadata.h"
 #include "models/family.h"
 #include "models/llama_runtime.h"
@@ -132,8 +135,22 @@ void check_imatrix(const Imatrix& imatrix, const std::vector<Piece>& pieces) {
          imatrix.entries.size());
 }
 
+/// Patterns for the weights that keep the base's blocks: what no adapter changes is not quantized a second time.
+/// Without an adapter the base itself is to be in another type.
+std::vector<std::pair<std::string, ggml_type>> kept_blocks(const std::vector<Piece>& pieces) {
+  std::vector<std::pair<std::string, ggml_type>> kept;
+  if (std::none_of(pieces.begin(), pieces.end(), [](const Piece& piece) { return piece.merged != nullptr; }))
+    return kept;
+  for (const Piece& piece : pieces) {
+    const auto type = static_cast<ggml_type>(piece.type);
+    if (!piece.merged && ggml_is_quantized(type))
+      kept.emplace_back(fmt::format("^{}$", RE2::QuoteMeta(piece.spec.gguf)), type);
+  }
+  return kept;
+}
+
 void quantize(const std::filesystem::path& from, const std::filesystem::path& to, const GgufType& type,
-              const GgufOptions& options) {
+              const std::vector<Piece>& pieces, const GgufOptions& options) {
   std::map<std::string, std::vector<float>> weights;
   std::vector<llama_model_imatrix_data> imatrix;
   if (options.imatrix) {
@@ -146,6 +163,11 @@ void quantize(const std::filesystem::path& from, const std::filesystem::path& to
   params.ftype = static_cast<llama_ftype>(type.ftype);
   params.allow_requantize = true;  // weights that no adapter changed come in the base's own blocks
   params.imatrix = imatrix.empty() ? nullptr : imatrix.data();
+  const auto kept = kept_blocks(pieces);
+  std::vector<llama_model_tensor_override> overrides;
+  for (const auto& [pattern, block] : kept) overrides.push_back({pattern.c_str(), block});
+  overrides.push_back({nullptr, GGML_TYPE_COUNT});
+  params.tt_overrides = overrides.data();
 
   AtomicFile file(to);
   const LlamaCapture capture;
@@ -206,7 +228,7 @@ ExportedFile export_gguf(const std::filesystem::path& path, const Checkpoint& ba
     const Scratch scratch{path.string() + fmt::format(".merged-{}.tmp", ::getpid())};
     write_merged(scratch.path, base, pieces, provenance, options.imatrix);
     if (options.on_merged) options.on_merged(scratch.path);
-    quantize(scratch.path, path, type, options);
+    quantize(scratch.path, path, type, pieces, options);
   }
   return measured(path, "gguf", type.name);
 }
@@ -215,6 +237,22 @@ void check_gguf_adapter(const ModelConfig& config, const AdapterOptions& options
                         const std::vector<std::string>& targets) {
   if (const std::string why = adapter_kind(options.kind).gguf_refusal(options); !why.empty())
     fail(Exit::usage, "gguf_adapter: {} (kind: {}); export a merged gguf instead", why, options.kind);
+  if (!options.modules_to_save.empty())
+    fail(Exit::usage,
+         "gguf_adapter: llama.cpp's adapters hold no whole modules (modules_to_save: {}); export a merged gguf "
+         "instead, or "
+         "put the module into target_modules",
+         options.modules_to_save.front());
+  if (!options.trainable_token_indices.empty())
+    fail(Exit::usage,
+         "gguf_adapter: llama.cpp's adapters hold no rows of the embedding (trainable_token_indices); export a merged "
+         "gguf "
+         "instead, or put embed_tokens into target_modules");
+  if (config.tied && std::find(targets.begin(), targets.end(), "model.embed_tokens") != targets.end())
+    fail(Exit::usage,
+         "gguf_adapter: llama.cpp would apply the embedding's adapter to this model's head too, which is the same "
+         "matrix; "
+         "leave embed_tokens out of target_modules, or export a merged gguf instead");
   if (config.tied && std::find(targets.begin(), targets.end(), "lm_head") != targets.end())
     fail(Exit::usage,
          "gguf_adapter: an adapter on lm_head needs a head of its own in the base, but this model's head is its "
@@ -229,34 +267,7 @@ void check_merged_gguf(const AdapterOptions& options, const std::vector<std::str
 }
 
 ExportedFile export_gguf_adapter(const std::filesystem::path& path, CausalLM& model, const Provenance& provenance) {
-  const ModelConfig& config = model.config();
-  std::map<std::string, TensorSpec> specs;
-  for (TensorSpec& spec : family_of(config).tensors(config)) specs[spec.name] = spec;
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const Linear* linear : model.linears()) {
-    if (!linear->adapter) continue;
-    const auto spec = specs.find(linear->name + ".weight");
-    const LowRank product = linear->adapter->low_rank();
-    if (spec == specs.end() || !product.b.defined() || !linear->adapter->bias(linear->bias).is_same(linear->bias))
-      fail(Exit::usage, "gguf_adapter: llama.cpp has no form for the adapter on {}; export a merged gguf instead",
-           linear->name);
-    const std::vector<int64_t> order = rows_to_gguf(spec->second);
-    const at::Tensor b = order.empty() ? product.b : product.b.index_select(0, at::tensor(order));
-    if (!at::isfinite(b).all().item<bool>() || !at::isfinite(product.a).all().item<bool>())
-      fail(Exit::bad_input, "{}: the adapter's numbers are not finite", linear->name);
-    tensors.emplace_back(spec->second.gguf + ".lora_a", product.a.contiguous());
-    tensors.emplace_back(spec->second.gguf + ".lora_b", b.contiguous());
-  }
-  if (tensors.empty()) fail(Exit::internal, "{}: the model has no adapter to export", path.string());
-
-  GgufWriter writer;
-  set_adapter_metadata(writer, config, provenance);
-  for (const auto& [name, tensor] : tensors) writer.add(name, GGML_TYPE_F32, tensor.sizes());
-  writer.begin(path);
-  for (const auto& [name, tensor] : tensors)
-    writer.write(name, {static_cast<const uint8_t*>(tensor.const_data_ptr()), tensor.nbytes()});
-  writer.commit();
-  return measured(path, "gguf_adapter", "F32");
+  return write_gguf_adapter(path, {path.string(), {}, {}, products_of(model)}, model.config(), provenance);
 }
 
 }  // namespace retort

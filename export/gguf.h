@@ -46,9 +46,10 @@ struct GgufOptions {
 int64_t export_scratch_bytes(const Checkpoint& base, CausalLM& model, const GgufType& type);
 
 /// Writes the base with the model's adapters merged in, quantized by llama.cpp's own llama_model_quantize: mixes,
-/// fallbacks and blocks are llama-quantize's. Weights that no adapter changes keep their blocks where the type asks for
-/// the same ones. Metadata and vocabulary come from the base. `path` appears whole or not at all: Error(io) for a full
-/// disk or an unwritable folder, Error(bad_input) with llama.cpp's words for a base it cannot quantize.
+/// fallbacks and blocks are llama-quantize's. Beside an adapter, weights that none changes keep the base's quantized
+/// blocks byte for byte, whatever the type (F32, F16 and BF16 hold numbers, not blocks). Metadata and vocabulary come
+/// from the base. `path` appears whole or not at all: Error(io) for a full disk or an unwritable folder,
+/// Error(bad_input) with llama.cpp's words for a base it cannot quantize.
 ExportedFile export_gguf(const std::filesystem::path& path, const Checkpoint& base, CausalLM& model,
                          const GgufType& type, const Provenance& provenance, const GgufOptions& options = {});
 

@@ -1,4 +1,6 @@
 // retort export: files out of a finished run, or out of any adapter and its base.
+#include "cli/commands/export.h"
+
 #include <fmt/format.h>
 
 #include <filesystem>
@@ -18,14 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
-  std::string run, model, adapter, format = "gguf", type, imatrix, out, name, license;
-  int threads = 0;
-  bool list_types = false;
-};
-
 /// What the flags leave open, from a run's folder and from the adapter's own configuration.
-void resolve(Options& options) {
+void resolve(ExportArguments& options) {
   if (!options.run.empty() && options.adapter.empty()) options.adapter = (fs::path(options.run) / "adapter").string();
   if (options.model.empty() && !options.adapter.empty()) {
     options.model = read_peft_config(options.adapter).origin.base;
@@ -41,7 +37,9 @@ void resolve(Options& options) {
     fail(Exit::usage, "--type and --imatrix belong to --format gguf");
 }
 
-int run(Options options) {
+}  // namespace
+
+int run_export(ExportArguments options) {
   if (options.list_types) {
     fmt::print("{}", list_gguf_types());
     return 0;
@@ -78,8 +76,10 @@ int run(Options options) {
   return 0;
 }
 
+namespace {
+
 std::function<int()> setup(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ExportArguments>();
   app.add_option("run", options->run, "folder of a finished run: its adapter, and the base that it names");
   app.add_option("--model", options->model,
                  "base: GGUF file, Hugging Face folder or URI; by default what the adapter names");
@@ -97,7 +97,7 @@ std::function<int()> setup(CLI::App& app) {
   auto* list = app.add_flag("--list-types", options->list_types, "list the types of a gguf and stop");
   return [options, out, list] {
     if (list->count() == 0 && out->count() == 0) fail(Exit::usage, "--out is required: the file to write");
-    return run(*options);
+    return run_export(*options);
   };
 }
 
