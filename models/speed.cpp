@@ -9,7 +9,7 @@
 
 namespace retort {
 
-Speed measure_speed(const std::filesystem::path& path, int threads) {
+Speed measure_speed(const std::filesystem::path& path, int threads, const std::filesystem::path& adapter) {
   constexpr int32_t kPrompt = 256, kGenerated = 32;
   LlamaCapture capture;
   const auto model = load_llama(path, llama_model_default_params());
@@ -20,6 +20,13 @@ Speed measure_speed(const std::filesystem::path& path, int threads) {
   const std::unique_ptr<llama_context, void (*)(llama_context*)> context(llama_init_from_model(model.get(), params),
                                                                          llama_free);
   if (!context) fail(Exit::bad_input, "{}: llama.cpp cannot make a context: {}", path.string(), capture.errors());
+  if (!adapter.empty()) {
+    llama_adapter_lora* lora = llama_adapter_lora_init(model.get(), adapter.c_str());  // freed with the model
+    float scale = 1;
+    if (!lora || llama_set_adapters_lora(context.get(), &lora, 1, &scale) != 0)
+      fail(Exit::bad_input, "{}: llama.cpp cannot load this adapter for {}: {}", adapter.string(), path.string(),
+           capture.errors());
+  }
 
   // Any tokens do, their time is the same; a fixed one also cannot end the generation.
   const llama_token token = llama_vocab_n_tokens(llama_model_get_vocab(model.get())) / 2;

@@ -96,8 +96,16 @@ const Schema<ExportFile>& schema_of(ExportFile*) {
           .field("type", &O::type,
                  "of a gguf: F32, BF16, F16, or a llama.cpp quantization such as Q8_0, Q4_K_M, IQ4_XS")
           .field("imatrix", &O::imatrix, "importance matrix of a gguf: train (collected on training rows), or a file")
+          .field(
+              "merge", &O::merge,
+              "of a gguf: requantize (add the adapter to the weights, quantize them to type), or adapter (the base's "
+              "own GGUF file as it is, and the adapter for llama.cpp's --lora beside it)",
+              {.one_of = {"requantize", "adapter"}})
           .rule([](const O& file, const Yaml& node) {
-            if (file.format == "gguf" && file.type.empty())
+            if (file.format != "gguf" && file.merge == "adapter") node.refuse("merge belongs to format: gguf");
+            if (file.merge == "adapter" && (!file.type.empty() || !file.imatrix.empty()))
+              node.refuse("merge: adapter leaves the base's bytes alone: it takes neither type nor imatrix");
+            if (file.format == "gguf" && file.merge == "requantize" && file.type.empty())
               node.refuse("format: gguf needs a type, for instance Q4_K_M");
             if (file.format != "gguf" && (!file.type.empty() || !file.imatrix.empty()))
               node.refuse("type and imatrix belong to format: gguf");

@@ -43,9 +43,12 @@ struct DataOptions {
 };
 
 struct ExportFile {
-  std::string format;   ///< peft | gguf_adapter | gguf
-  std::string type;     ///< of gguf: F32, Q8_0, Q4_K_M …
-  std::string imatrix;  ///< of gguf: "" (none), "train", or a file
+  std::string format;                ///< peft | gguf_adapter | gguf
+  std::string type;                  ///< of gguf: F32, Q8_0, Q4_K_M …
+  std::string imatrix;               ///< of gguf: "" (none), "train", or a file
+  std::string merge = "requantize";  ///< of gguf: requantize, or adapter: the base's own file and the adapter beside it
+  /// Whether the adapter stays apart from the base's weights.
+  bool beside_base() const { return format == "gguf_adapter" || merge == "adapter"; }
 };
 
 struct GateOptions {

@@ -164,7 +164,7 @@ Json evaluate_base(const Recipe& recipe, const Prepared& prepared, const std::ve
   Json base = {{"recipe", recipe.hash}, {"evaluate", Json::array()}, {"samples", Json::array()}};
   const Stopwatch watch;
   if (prepared.checkpoint->is_gguf())
-    add_samples(evaluate_file(recipe, prepared, rows, prepared.model_path, "base", base, progress), "base", base);
+    add_samples(evaluate_file(recipe, prepared, rows, prepared.model_path, {}, "base", base, progress), "base", base);
   else
     evaluate_model(recipe, prepared, rows, model, "base", base, progress);
   base["seconds"] = watch.seconds();
@@ -236,11 +236,17 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
 
   const Stopwatch evaluate_watch;
   evaluate_model(recipe, prepared, rows, *model, "trained", report, progress);
-  for (const Json& file : report["export"])
-    if (file["format"] == "gguf")
-      add_samples(evaluate_file(recipe, prepared, rows, folder.path / file["path"].get<std::string>(),
-                                "shipped:" + file["type"].get<std::string>(), report, progress),
-                  "tuned", report);
+  for (const Json& file : report["export"]) {
+    if (file["format"] != "gguf") continue;
+    const fs::path path = folder.path / file["path"].get<std::string>();
+    const std::string on = "shipped:" + file["type"].get<std::string>();
+    const std::vector<Sample> answers =
+        file.contains("adapter")
+            ? evaluate_file(recipe, prepared, rows, path, folder.path / file["adapter"].get<std::string>(),
+                            on + "+adapter", report, progress)
+            : evaluate_file(recipe, prepared, rows, path, {}, on, report, progress);
+    add_samples(answers, "tuned", report);
+  }
   add_majority(rows, report);
   report["seconds"]["evaluate"] = base_seconds + evaluate_watch.seconds();
   report["seconds"]["total"] = total.seconds() + earlier_seconds;

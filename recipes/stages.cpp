@@ -59,9 +59,9 @@ static void run_evaluators(const Recipe& recipe, const std::vector<EvaluationRow
 }
 
 std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared,
-                                  const std::vector<EvaluationRow>& rows, const fs::path& file, const std::string& on,
-                                  Json& report, const ProgressSink& progress) {
-  const auto served = ServedModel::open(file, {.threads = static_cast<int>(recipe.threads)});
+                                  const std::vector<EvaluationRow>& rows, const fs::path& file, const fs::path& adapter,
+                                  const std::string& on, Json& report, const ProgressSink& progress) {
+  const auto served = ServedModel::open(file, {.threads = static_cast<int>(recipe.threads), .adapter = adapter});
   run_evaluators(recipe, rows, predictor_of(*served, *prepared.tokenizer), on, report, progress);
   return samples(*served, *prepared.tokenizer, rows, sample_count);
 }
@@ -101,18 +101,23 @@ Json targets_of(CausalLM& model) {
 void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
   const std::vector<std::string> targets = plan_adapters(model, recipe.adapter).targets;
   for (const ExportFile& file : recipe.export_.files) {
-    if (file.format == "gguf") {
+    if (file.merge == "adapter" && !prepared.checkpoint->is_gguf())
+      fail(Exit::usage,
+           "export.files: merge: adapter ships the base's own GGUF file, and {} is none; use merge: requantize, or "
+           "format: gguf_adapter for an adapter alone",
+           recipe.model.path);
+    if (file.format == "gguf" && !file.beside_base()) {
       check_imatrix_given(gguf_type(file.type), !file.imatrix.empty());
       check_merged_gguf(recipe.adapter, targets);
     }
     // Measured on SmolLM2-135M: on the file's own blocks the adapter of an NF4 base is 0.4 nats from what was trained.
-    if (file.format == "gguf_adapter" && !base_form(recipe).empty())
-      fail(
-          Exit::usage,
-          "export.files: gguf_adapter: the adapter is trained on the base in {}, which llama.cpp does not have; on the "
-          "file's own weights it is another model. Export a merged gguf instead, or use model.base: native",
-          recipe.model.base);
-    if (file.format == "gguf_adapter") check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter, targets);
+    if (file.beside_base() && !base_form(recipe).empty())
+      fail(Exit::usage,
+           "export.files: gguf_adapter, or merge: adapter: the adapter is trained on the base in {}, which llama.cpp "
+           "does not have; on the "
+           "file's own weights it is another model. Export a merged gguf instead, or use model.base: native",
+           recipe.model.base);
+    if (file.beside_base()) check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter, targets);
     if (!file.imatrix.empty() && file.imatrix != "train") {
       if (!fs::exists(file.imatrix))
         fail(Exit::usage,
@@ -164,6 +169,20 @@ static std::string system_of(std::span<const GateRow> rows) {
   return found.size() == 1 ? *found.begin() : "";
 }
 
+/// The base's file under another name, its bytes as they are: a link where nobody may write to it, else a copy.
+static void ship_base(const fs::path& base, const fs::path& to) {
+  const fs::path file = fs::canonical(base);
+  std::error_code failed;
+  fs::remove(to, failed);
+  const bool read_only = (fs::status(file).permissions() & fs::perms::owner_write) == fs::perms::none;
+  if (read_only) fs::create_hard_link(file, to, failed);
+  if (read_only && !failed) return;
+  AtomicFile copy(to);
+  fs::copy_file(file, copy.temporary(), fs::copy_options::overwrite_existing, failed);
+  if (failed) fail(Exit::io, "{}: cannot be written: {}", to.string(), failed.message());
+  copy.commit();
+}
+
 bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now,
                      const RunFolder& folder, Json& report, const ProgressSink& sink) {
   const fs::path out = folder.path / "export";
@@ -200,6 +219,20 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
                {"path", fs::relative(made.path, folder.path).string()},
                {"bytes", made.bytes},
                {"bits_per_weight", made.bits_per_weight}};
+    } else if (file.merge == "adapter") {
+      const ExportedFile made = export_gguf_adapter(out / (recipe.name + "-adapter.gguf"), model, provenance);
+      const std::string type = main_type(*prepared.checkpoint);
+      const fs::path base = out / fmt::format("{}-base-{}.gguf", recipe.name, type);
+      ship_base(prepared.model_path, base);
+      const auto bytes = static_cast<int64_t>(fs::file_size(base)) + made.bytes;
+      int64_t weights = 0;
+      for (const QuantizedTensor& tensor : prepared.checkpoint->gguf()->tensors()) weights += tensor.elements();
+      entry = {{"format", "gguf"},
+               {"type", type},
+               {"path", fs::relative(base, folder.path).string()},
+               {"adapter", fs::relative(made.path, folder.path).string()},
+               {"bytes", bytes},
+               {"bits_per_weight", 8.0 * static_cast<double>(bytes) / static_cast<double>(weights)}};
     } else {
       const GgufType& type = gguf_type(file.type);
       GgufOptions options{.threads = static_cast<int>(recipe.threads)};
@@ -226,9 +259,10 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
       if (type.name != std::string("F32") && !merge.is_null()) entry["merge"] = merge;
     }
     // An adapter file is served with its base, so only a GGUF base can be gated with it.
-    const bool adapter = file.format == "gguf_adapter" && prepared.checkpoint->is_gguf();
+    const bool adapter = file.beside_base() && prepared.checkpoint->is_gguf();
     if (file.format == "gguf" || adapter) {
-      fs::path path = folder.path / entry["path"].get<std::string>();
+      const char* made = file.merge == "adapter" ? "adapter" : "path";  // what the gate may refuse
+      fs::path path = folder.path / entry[made].get<std::string>();
       progress.update(done, "gate " + entry["type"].get<std::string>());
       const GateFile shipped{.path = adapter ? prepared.model_path : path,
                              .adapter = adapter ? path : fs::path(),
@@ -241,13 +275,14 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
         all_passed = false;
         const fs::path refused = fs::path(path).replace_extension(".refused.gguf");
         fs::rename(path, refused);
-        entry["path"] = fs::relative(refused, folder.path).string();
+        entry[made] = fs::relative(refused, folder.path).string();
         path = refused;
         for (const std::string& reason : gated.reasons) log::error("the gate refused {}: {}", path.string(), reason);
-      } else if (!adapter) {
-        entry["speed"] = speed_json(measure_speed(path, static_cast<int>(recipe.threads)));
+      } else {
+        entry["speed"] = speed_json(measure_speed(shipped.path, static_cast<int>(recipe.threads), shipped.adapter));
       }
-      entry["sha256"] = sha256_file(path);
+      entry["sha256"] = sha256_file(folder.path / entry["path"].get<std::string>());
+      if (file.merge == "adapter") entry["adapter_sha256"] = sha256_file(path);
     }
     report["export"].push_back(entry);
     progress.update(++done);

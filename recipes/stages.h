@@ -31,10 +31,12 @@ class Stopwatch {
 /// of them cannot take.
 std::vector<EvaluationRow> evaluation_rows(const Recipe& recipe, const Prepared& prepared);
 
-/// Evaluates a GGUF file in llama.cpp; appends to report["evaluate"] and gives greedy answers for the report's samples.
+/// Evaluates a GGUF file in llama.cpp, with a GGUF adapter when one is given; appends to report["evaluate"] and gives
+/// greedy answers for the report's samples.
 std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared,
                                   const std::vector<EvaluationRow>& rows, const std::filesystem::path& file,
-                                  const std::string& on, Json& report, const ProgressSink& progress);
+                                  const std::filesystem::path& adapter, const std::string& on, Json& report,
+                                  const ProgressSink& progress);
 /// The same for the trainer's model, without samples.
 void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
                     CausalLM& model, const std::string& on, Json& report, const ProgressSink& progress);
@@ -43,7 +45,8 @@ void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::v
 Imatrix training_imatrix(const Recipe& recipe, const Prepared& prepared, CausalLM& model);
 
 /// Writes export.files into <folder>/export, reads each GGUF again, gates it and measures its speed; fills
-/// report["export"]. True when every file passed. A refused file is renamed to *.refused.gguf.
+/// report["export"]. True when every file passed. A refused file is renamed to *.refused.gguf; of a base with an
+/// adapter beside it that is the adapter.
 bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& model, std::time_t now,
                      const RunFolder& folder, Json& report, const ProgressSink& progress);
 

@@ -42,8 +42,10 @@ void add(Json& commands, const std::string& file, const char* title, const char*
   commands.push_back({{"file", file}, {"title", title}, {"text", text}, {"code", std::move(code)}});
 }
 
-void serve_gguf(Json& commands, const Json& report, const std::string& path) {
+// A merged file, or with `adapter` the base's own file and the adapter beside it.
+void serve_gguf(Json& commands, const Json& report, const std::string& path, const std::string& adapter) {
   std::string file = shell_word(path), system = text_at(report, "/chat/system");
+  if (!adapter.empty()) file += " --lora " + shell_word(adapter);
   Json messages = Json::array();
   if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
   messages.push_back({{"role", "user"}, {"content", example_prompt(report)}});
@@ -54,11 +56,14 @@ void serve_gguf(Json& commands, const Json& report, const std::string& path) {
                   file, shell_word(request.dump(-1, ' ', false, Json::error_handler_t::replace))));
   add(commands, path, "llama.cpp command line", "A chat in the terminal, with the template in the file.",
       fmt::format("llama-cli -m {} -cnv --temp 0{}", file, system.empty() ? "" : " -sys " + shell_word(system)));
-  std::string modelfile = "FROM ./" + path + "\nPARAMETER temperature 0\n";
+  std::string modelfile = "FROM ./" + path + "\n";
+  if (!adapter.empty()) modelfile += "ADAPTER ./" + adapter + "\n";
+  modelfile += "PARAMETER temperature 0\n";
   if (!system.empty()) modelfile += "SYSTEM \"\"\"" + system + "\"\"\"\n";
   add(commands, path, "Ollama", "Registers the file under a name, then chats.",
       fmt::format("cat > Modelfile <<'END'\n{}END\nollama create {} -f Modelfile\nollama run {}", modelfile,
                   model_name(report), model_name(report)));
+  if (!adapter.empty()) return;  // LM Studio loads none
   add(commands, path, "LM Studio", "Copies the file into LM Studio's library; load it there by its name.",
       fmt::format("lms import --copy {}", file));
 }
@@ -105,7 +110,7 @@ Json serve_commands(const Json& report) {
     if (value_at(file, "/gate/passed") == Json(false)) continue;
     std::string path = text_at(file, "/path"), format = text_at(file, "/format");
     if (path.empty()) continue;
-    if (format == "gguf") serve_gguf(commands, report, path);
+    if (format == "gguf") serve_gguf(commands, report, path, text_at(file, "/adapter"));
     if (format == "gguf_adapter") serve_gguf_adapter(commands, report, path);
     if (format == "peft") serve_peft(commands, report, path);
   }

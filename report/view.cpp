@@ -241,6 +241,7 @@ Json exports_view(const Json& report) {
     Json reasons = Json::array();
     for (const Json& reason : list_at(gate, "/reasons")) reasons.push_back(show_any(reason));
     view.push_back({{"path", text_at(file, "/path")},
+                    {"adapter", text_at(file, "/adapter")},
                     {"format", format_label(text_at(file, "/format"))},
                     {"type", type},
                     {"sha256", text_at(file, "/sha256")},

@@ -20,10 +20,10 @@ void print_evaluations(const Json& report) {
   }
   if (kinds.empty()) return;
   fmt::print("\n{:<18}", "");
-  for (const std::string& column : columns) fmt::print("{:>18}", column);
+  for (const std::string& column : columns) fmt::print("{:>24}", column);
   for (const std::string& kind : kinds) {
     fmt::print("\n{:<18}", kind);
-    for (const std::string& column : columns) fmt::print("{:>18}", rows[kind][column]);
+    for (const std::string& column : columns) fmt::print("{:>24}", rows[kind][column]);
   }
   fmt::print("\n");
 }

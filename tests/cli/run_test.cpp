@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "core/files.h"
+#include "core/hash.h"
 #include "core/json.h"
 #include "report/format.h"
 #include "tests/cli/program.h"
@@ -27,7 +28,8 @@ struct SmallRun : testing::Test {
       "data.train.0.limit=24",
       "data.validation.0.limit=6",
       "export.gate.rows=4",
-      "export.files=[{format: peft}, {format: gguf_adapter}, {format: gguf, type: Q8_0}]",
+      "export.files=[{format: peft}, {format: gguf_adapter}, {format: gguf, type: Q8_0}, {format: gguf, "
+      "merge: adapter}]",
       "evaluate=[{kind: perplexity}]"};
   std::vector<std::string> command(const std::string& name, const std::vector<std::string>& more = {}) const {
     std::vector<std::string> arguments = {name, RETORT_SOURCE_DIR "/configs/quickstart.yaml"};
@@ -76,7 +78,7 @@ TEST_F(SmallRun, LeavesEverythingThatTheDesignNames) {
     EXPECT_TRUE(report["train"].contains(key)) << key;
   EXPECT_EQ(report["train"]["steps"], 2);
   EXPECT_EQ(report["train"]["parameters"]["trainable"], 4884480);
-  ASSERT_EQ(report["export"].size(), 3U);
+  ASSERT_EQ(report["export"].size(), 4U);
   const Json& gguf = report["export"][2];
   EXPECT_EQ(gguf["type"], "Q8_0");
   for (const char* key : {"passed", "kl_mean", "kl_p99", "top1", "delta_perplexity", "rows"})
@@ -85,12 +87,23 @@ TEST_F(SmallRun, LeavesEverythingThatTheDesignNames) {
     EXPECT_GT(gguf["speed"][key].get<double>(), 0) << key;
   std::set<std::string> on;
   for (const Json& entry : report["evaluate"]) on.insert(entry["on"].get<std::string>());
-  EXPECT_EQ(on, (std::set<std::string>{"base", "trained", "shipped:Q8_0"}));
+  EXPECT_EQ(on, (std::set<std::string>{"base", "trained", "shipped:Q8_0", "shipped:Q4_1+adapter"}));
   EXPECT_NE(result.output.find("report.html"), std::string::npos) << result.output;
   // The merge alone and the merge rounded to Q8_0, each against the trained model. What the former has is the head,
   // which no adapter changes and llama.cpp multiplies in the base's blocks.
   EXPECT_LT(gguf["merge"]["kl_mean"].get<double>(), 0.003);
   EXPECT_GT(gguf["gate"]["kl_mean"].get<double>(), gguf["merge"]["kl_mean"].get<double>());
+
+  // The other way to ship: the base's own bytes and the adapter, nearer to the trained model than any rounding.
+  const Json& beside = report["export"][3];
+  EXPECT_EQ(beside["type"], "Q4_1");
+  EXPECT_EQ(beside["path"], "export/foldoc-categories-base-Q4_1.gguf");
+  EXPECT_EQ(beside["sha256"], sha256_file(report["model"]["path"].get<std::string>()));
+  EXPECT_EQ(beside["adapter_sha256"], sha256_file(latest() / beside["adapter"].get<std::string>()));
+  EXPECT_EQ(beside["bytes"].get<uintmax_t>(), fs::file_size(latest() / beside["path"].get<std::string>()) +
+                                                  fs::file_size(latest() / beside["adapter"].get<std::string>()));
+  EXPECT_TRUE(beside["gate"]["passed"].get<bool>());
+  EXPECT_GT(beside["speed"]["generation_tokens_per_second"].get<double>(), 0);
 
   // What the page's own tests draw is what a run writes.
   const std::set<std::string> written = keys_of(report);

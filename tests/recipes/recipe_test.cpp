@@ -86,6 +86,12 @@ TEST_F(RecipeFile, WhatCannotBeIsRefusedBeforeAnythingRuns) {
   EXPECT_NE(no_validation.find("data.validation"), std::string::npos) << no_validation;
   refusal(std::string(minimal) + "export: {files: [{format: gguf}]}\n");
   refusal(std::string(minimal) + "export: {files: [{format: peft, type: Q8_0}]}\n");
+  for (const char* file :
+       {"{format: gguf, type: Q8_0, merge: adapter}", "{format: gguf, imatrix: train, merge: adapter}",
+        "{format: peft, merge: adapter}", "{format: gguf, type: Q8_0, merge: yes}"}) {
+    const std::string why = refusal(std::string(minimal) + "export: {files: [" + file + "]}\n");
+    EXPECT_NE(why.find("merge"), std::string::npos) << why;
+  }
   refusal("name: ../x\nmodel: {path: m}\ndata: {train: [{kind: jsonl, path: a}]}\n");
   refusal(std::string(minimal) + "adapter: {r: 0}\n");
   refusal(std::string(minimal) + "train: {warmup_ratio: 2}\n");
