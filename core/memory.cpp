@@ -1,10 +1,15 @@
 #include "core/memory.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
 #include <sstream>
 #include <string>
+
+// gperftools' tcmalloc, where the program is linked with it.
+extern "C" __attribute__((weak)) void MallocExtension_ReleaseFreeMemory();
 
 namespace retort {
 namespace {
@@ -68,8 +73,17 @@ uint64_t group_available() {
 }  // namespace
 
 uint64_t resident_bytes() { return line_of("/proc/self/status", "VmRSS"); }
-uint64_t mapped_resident_bytes() { return line_of("/proc/self/status", "RssFile"); }
+uint64_t mapped_resident_bytes() {
+  return line_of("/proc/self/status", "RssFile") + line_of("/proc/self/status", "RssShmem");
+}
 uint64_t peak_resident_bytes() { return line_of("/proc/self/status", "VmHWM"); }
+void release_free_memory() {
+  if (MallocExtension_ReleaseFreeMemory)
+    MallocExtension_ReleaseFreeMemory();
+  else
+    malloc_trim(0);
+}
+
 void reset_peak_resident_bytes() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
 uint64_t available_memory_bytes() { return std::min(line_of("/proc/meminfo", "MemAvailable"), group_available()); }

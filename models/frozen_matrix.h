@@ -22,6 +22,8 @@ class FrozenMatrix {
 
   bool is_dense() const { return !blocks_ && !on_device_; }
   int64_t bytes() const;  ///< that it holds
+  /// What it multiplies with on the host; nullptr when it is dense, or in a device's memory.
+  const QuantizedTensor* blocks() const { return blocks_.get(); }
   /// The whole matrix, dense: for merges, norms and whoever else sees all of it at once.
   at::Tensor operator()() const;
   /// The rows of these indices, i64 [n] -> [n, columns].

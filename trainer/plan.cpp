@@ -43,15 +43,18 @@ BlockSizes block_sizes(const ModelConfig& c, double adapters) {
   BlockSizes s;
   s.input = dim;
   s.kept = 2 * dim + 2 * q + 2 * kv + static_cast<double>(c.heads) + 2 * ffn + adapters;
-  // dy; then either the MLP's gradients and what it computes again, or the attention's with keys and values a query
-  // head
-  s.backward = dim + std::max(2 * ffn + 2 * dim, dim + 6 * q + 2 * kv);
+  // dy; then either the MLP's gradients and what it computes again, or, when what was saved for the MLP is gone, the
+  // attention's with keys and values a query head
+  s.backward = dim + std::max(2 * ffn + 2 * dim, 6 * q + 2 * kv - 2 * ffn);
   s.forward = 3 * dim + 3 * ffn;
   return s;
 }
 
-/// Where the frozen weights lie.
-enum class Place { memory, mapped_file, blocks };
+/// How the frozen weights lie.
+struct Place {
+  bool quantized = false;  ///< dequantized by tiles when they are used
+  bool in_file = false;    ///< their bytes are pages of a mapped file
+};
 
 bool in_mapped_file(const void* address) {
   std::ifstream maps("/proc/self/maps");  // "7f00-7f10 r--p 00000000 08:01 1234 /path": inode 0 is memory
@@ -65,10 +68,12 @@ bool in_mapped_file(const void* address) {
 }
 
 Place place_of(const std::vector<Linear*>& linears) {
-  if (linears.empty()) return Place::memory;
-  if (!linears[0]->weight.is_dense()) return Place::blocks;
-  const at::Tensor weight = linears[0]->weight();
-  return weight.is_cpu() && in_mapped_file(weight.const_data_ptr()) ? Place::mapped_file : Place::memory;
+  if (linears.empty()) return {};
+  const FrozenMatrix& weight = linears[0]->weight;
+  if (const QuantizedTensor* blocks = weight.blocks()) return {true, in_mapped_file(blocks->bytes().data())};
+  if (!weight.is_dense()) return {true, false};
+  const at::Tensor dense = weight();
+  return {false, dense.is_cpu() && in_mapped_file(dense.const_data_ptr())};
 }
 
 struct Sizes {
@@ -99,7 +104,7 @@ struct Sizes {
   double element() const { return static_cast<double>(at::elementSize(model.dtype())); }
   /// What is dequantized at a moment of a weight with so many columns.
   double tiles(int64_t columns) const {
-    return place == Place::blocks ? static_cast<double>(tile_bytes(columns, model.dtype())) : 0;
+    return place.quantized ? static_cast<double>(tile_bytes(columns, model.dtype(), model.device())) : 0;
   }
 
   /// Of the trained blocks, those that run again in backward.
@@ -140,10 +145,11 @@ struct Sizes {
 /// were converted, with what was read of their file; other weights are pages of their file, which come in as they are
 /// used.
 void count_process(const Sizes& sizes, int64_t parameter_bytes, MemoryPlan& plan) {
+  release_free_memory();  // what the allocator kept of earlier work serves the run's
   const auto mapped = static_cast<int64_t>(mapped_resident_bytes());
   const int64_t own = static_cast<int64_t>(resident_bytes()) - mapped - parameter_bytes;
   plan.program = kLibraryBytes + kThreadBytes + own;
-  if (sizes.place != Place::memory) return;
+  if (sizes.place.in_file) return;
   plan.program -= plan.weights;
   plan.weights += std::max<int64_t>(0, mapped - kLibraryBytes);
 }

@@ -110,6 +110,34 @@ class FakeData : public PackedDataset {
   Ledger ledger_;
 };
 
+/// Windows of one length, all tokens but the first trained; ids below `vocab`.
+class EvenData : public PackedDataset {
+ public:
+  EvenData(int64_t windows, int64_t tokens, int64_t vocab) : windows_(windows), tokens_(tokens), vocab_(vocab) {
+    ledger_.rows = windows;
+    ledger_.tokens = windows * tokens;
+  }
+  int64_t windows() const override { return windows_; }
+  int64_t window_tokens(int64_t) const override { return tokens_; }
+  int64_t window_trained(int64_t) const override { return tokens_ - 1; }
+  const Ledger& ledger() const override { return ledger_; }
+  Batch batch(std::span<const int64_t> windows) const override {
+    const int64_t documents = static_cast<int64_t>(windows.size());
+    Batch batch{at::randint(vocab_, {documents * tokens_}, at::kLong), {}, {0}};
+    batch.labels = batch.ids.roll(-1).clone();
+    for (int64_t d = 1; d <= documents; ++d) {
+      batch.labels[d * tokens_ - 1] = -1;
+      batch.offsets.push_back(d * tokens_);
+    }
+    return batch;
+  }
+  std::string key() const override { return "even"; }
+
+ private:
+  int64_t windows_, tokens_, vocab_;
+  Ledger ledger_;
+};
+
 /// A fresh folder, gone when the process ends; in memory where the system has such a file system, for there fsync costs
 /// nothing.
 inline std::filesystem::path fresh_folder(const std::string& name) {
