@@ -45,7 +45,8 @@ struct AdapterCommand : testing::Test {
       attach(*model, options, 1);
       at::manual_seed(name[0]);
       for (const Parameter& parameter : trainable_parameters(*model)) parameter.tensor.detach().normal_(0, 0.05);
-      save_peft(at(name), *model, options, {.base = at("base.gguf"), .base_hash = base->hash()});
+      save_peft(at(name), *model, options,
+                {.base = at("base.gguf"), .base_hash = base->hash(), .template_hash = "", .data_hash = ""});
     }
     return model;
   }
@@ -116,7 +117,7 @@ TEST_F(AdapterCommand, MergeTakesSeveralAndUndoTakesThemOut) {
 
 TEST_F(AdapterCommand, WhatCannotBeCombinedExits64Or65) {
   const std::string lora = golden("peft_lora");
-  refused(64, "did you mean", {"combine", lora, "--type", "linaer", "--out", at("x")});
+  refused(64, "linaer not in {linear,cat,svd", {"combine", lora, "--type", "linaer", "--out", at("x")});
   refused(64, "--weights: \"a\"", {"combine", lora, "--weights", "a", "--out", at("x")});
   refused(64, "weights: 2 given for 1 adapters", {"combine", lora, "--weights", "1,2", "--out", at("x")});
   refused(64, "ranks must be equal", {"combine", lora, golden("peft_head"), "--type", "linear", "--out", at("x")});
