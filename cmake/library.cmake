@@ -52,6 +52,17 @@ function(retort_pch target)
   target_precompile_headers(${target} REUSE_FROM retort_pch_owner)
 endfunction()
 
+# at::parallel_for is a plain loop in a source that is compiled without OpenMP, and nothing says so. The precompiled header is
+# made without it: these few sources do without the header.
+function(retort_parallel_sources)
+  foreach(source ${ARGN})
+    file(STRINGS ${source} loops REGEX "at::parallel_for" LIMIT_COUNT 1)
+    if(loops)
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS -fopenmp SKIP_PRECOMPILE_HEADERS ON)
+    endif()
+  endforeach()
+endfunction()
+
 # retort_library(NAME [PCH] [KINDS folder prefix ...] DEPENDS targets...): a static library of this folder's *.cpp.
 function(retort_library name)
   cmake_parse_arguments(arg "PCH" "" "KINDS;DEPENDS" ${ARGN})
@@ -61,6 +72,7 @@ function(retort_library name)
     set(sources ${CMAKE_BINARY_DIR}/${name}_empty.cpp)
   endif()
   add_library(${name} STATIC ${sources})
+  retort_parallel_sources(${sources})
   retort_options(${name})
   target_link_libraries(${name} PUBLIC ${arg_DEPENDS})
   while(arg_KINDS)

@@ -106,7 +106,8 @@ std::vector<Kind> kinds() {
   bias.layers_to_transform = {1};
   pissa.init_lora_weights = {LoraInit::pissa, 0};
   olora.init_lora_weights = {LoraInit::olora, 0};
-  pissa.lora_alpha = olora.lora_alpha = 3;  // scale 1: a large one makes large parts that cancel, and f32 shows it
+  // Scale 1: with a large one the random numbers below make logits in which f32's rounding shows.
+  pissa.lora_alpha = olora.lora_alpha = saved.lora_alpha = tokens.lora_alpha = embedding.lora_alpha = 3;
   embedding.target_modules = {.expression = "", .names = {"embed_tokens", "q_proj"}};
   saved.modules_to_save = {"lm_head", "embed_tokens", "down_proj"};
   tokens.trainable_token_indices = {1, 5, 30};
