@@ -29,8 +29,9 @@ endmacro()
 function(retort_options target)
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR})
   target_include_directories(${target} SYSTEM BEFORE PRIVATE ${CMAKE_BINARY_DIR}/system)
+  # Without -fopenmp at::parallel_for is a plain loop, and nothing says so.
   target_compile_options(${target} PRIVATE
-    "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Werror;-fno-math-errno>")
+    "$<$<COMPILE_LANGUAGE:CXX>:-fopenmp;-Wall;-Wextra;-Wpedantic;-Werror;-fno-math-errno>")
   if(SANITIZE)
     target_compile_options(${target} PRIVATE
       "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")
@@ -52,17 +53,6 @@ function(retort_pch target)
   target_precompile_headers(${target} REUSE_FROM retort_pch_owner)
 endfunction()
 
-# at::parallel_for is a plain loop in a source that is compiled without OpenMP, and nothing says so. The precompiled header is
-# made without it: these few sources do without the header.
-function(retort_parallel_sources)
-  foreach(source ${ARGN})
-    file(STRINGS ${source} loops REGEX "at::parallel_for" LIMIT_COUNT 1)
-    if(loops)
-      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS -fopenmp SKIP_PRECOMPILE_HEADERS ON)
-    endif()
-  endforeach()
-endfunction()
-
 # retort_library(NAME [PCH] [KINDS folder prefix ...] DEPENDS targets...): a static library of this folder's *.cpp.
 function(retort_library name)
   cmake_parse_arguments(arg "PCH" "" "KINDS;DEPENDS" ${ARGN})
@@ -72,7 +62,6 @@ function(retort_library name)
     set(sources ${CMAKE_BINARY_DIR}/${name}_empty.cpp)
   endif()
   add_library(${name} STATIC ${sources})
-  retort_parallel_sources(${sources})
   retort_options(${name})
   target_link_libraries(${name} PUBLIC ${arg_DEPENDS})
   while(arg_KINDS)

@@ -6,6 +6,8 @@
 #include <ggml.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "core/error.h"
 #include "tests/models/tiny.h"
 
@@ -91,6 +93,19 @@ TEST(TiledMatmul, TheNumberOfThreadsChangesNoBit) {
     EXPECT_TRUE(at::equal(ys[i], ys[0]));
     EXPECT_TRUE(at::equal(dxs[i], dxs[0]));
   }
+}
+
+// One set of flags compiles the tests and the libraries. Without -fopenmp this loop, and each of ours, runs on one
+// thread.
+TEST(ParallelFor, RunsOnEveryThread) {
+  const int before = at::get_num_threads();
+  at::set_num_threads(2);
+  std::array<int, 2> threads = {-1, -1};
+  at::parallel_for(0, 2, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) threads[static_cast<size_t>(i)] = at::get_thread_num();
+  });
+  at::set_num_threads(before);
+  EXPECT_EQ(threads, (std::array<int, 2>{0, 1}));
 }
 
 TEST(TiledMatmul, RefusesIntegersAsWeights) {
