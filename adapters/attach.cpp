@@ -88,6 +88,14 @@ int64_t whole_size(const Linear& linear) { return linear.out * linear.in + (line
 
 }  // namespace
 
+std::string more_than_products(const AdapterOptions& options) {
+  if (!options.modules_to_save.empty())
+    return fmt::format("modules_to_save: {} is trained whole", options.modules_to_save.front());
+  if (!options.trainable_token_indices.empty())
+    return "trainable_token_indices: rows of the embedding are trained whole";
+  return adapter_kind(options.kind).gguf_refusal(options);
+}
+
 OriginalWeight original_weights(const Checkpoint& checkpoint) {
   const Checkpoint* before = checkpoint.unquantized();
   if (!before) return {};

@@ -51,6 +51,8 @@ struct AdapterKind {
   /// Its own keys of adapter_config.json; from_peft throws Error(bad_input) that names `where` and the key.
   void (*to_peft)(const AdapterOptions& options, Json& config);
   void (*from_peft)(const Json& config, const std::string& where, AdapterOptions& options);
+  /// Whether PEFT's configuration of the kind has exclude_modules; where not, the targets are written one by one.
+  bool peft_excludes = true;
   /// What LinearAdapter::saved belongs to.
   AdapterOptions (*saved)(AdapterOptions options) = [](AdapterOptions options) { return options; };
 };
@@ -58,6 +60,10 @@ struct AdapterKind {
 const std::vector<const AdapterKind*>& adapter_kinds();
 /// Error(usage) with "did you mean" when there is none.
 const AdapterKind& adapter_kind(const std::string& name);
+
+/// Why the adapters are more than a product B A on each weight, as llama.cpp's adapters and combinations need it; empty
+/// when they are not.
+std::string more_than_products(const AdapterOptions& options);
 
 struct AttachReport {
   std::vector<std::string> targets;  ///< module names, in module order

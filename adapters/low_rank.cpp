@@ -56,7 +56,7 @@ void low_rank_from_peft(const Json& config, const std::string& where, AdapterOpt
   // PEFT takes 8 for each of the first two when they are missing; an adapter whose scale is a guess is refused here.
   options.r = json_get<int64_t>(config, "r", where);
   options.lora_alpha = json_get<double>(config, "lora_alpha", where);
-  options.lora_dropout = json_get<double>(config, "lora_dropout", where, 0.0);
+  options.lora_dropout = read_dropout(config, "lora_dropout", where);
   options.use_rslora = json_get<bool>(config, "use_rslora", where, false);
   options.lora_bias = json_get<bool>(config, "lora_bias", where, false);
   get_layers(config, where, options);

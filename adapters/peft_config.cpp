@@ -113,6 +113,12 @@ ModuleChoice read_choice(const Json& config, const std::string& key, const std::
   return choice;
 }
 
+double read_dropout(const Json& config, const std::string& key, const std::string& where) {
+  const double share = json_get<double>(config, key, where, 0.0);
+  if (!(share >= 0 && share < 1)) fail(Exit::bad_input, "{}: {} is {}, allowed: 0 to below 1", where, key, share);
+  return share;
+}
+
 void put_layers(const AdapterOptions& options, Json& config) {
   config["layers_pattern"] = options.layers_pattern.empty() ? Json(nullptr) : Json(options.layers_pattern);
   config["layers_to_transform"] =
@@ -129,14 +135,14 @@ void get_layers(const Json& config, const std::string& where, AdapterOptions& op
 Json config_json(const AdapterOptions& options, const AdapterOrigin& origin) {
   Json config;  // sorted, as json.dumps(sort_keys=True) writes it
   put_common(options, origin, config);
-  adapter_kind(options.kind).to_peft(options, config);
-  if (options.kind == "vera") config.erase("exclude_modules");  // as with_stored_targets left it: empty
+  const AdapterKind& kind = adapter_kind(options.kind);
+  kind.to_peft(options, config);
+  if (!kind.peft_excludes) config.erase("exclude_modules");  // as with_stored_targets left it: empty
   return config;
 }
 
 AdapterOptions with_stored_targets(AdapterOptions options, CausalLM& model) {
-  if (options.kind == "vera" && !options.exclude_modules.empty()) {
-    // PEFT's VeraConfig has no exclude_modules: what is left of the targets is written instead.
+  if (!adapter_kind(options.kind).peft_excludes && !options.exclude_modules.empty()) {
     options.target_modules = {.expression = "", .names = plan_adapters(model, options).targets};
     options.exclude_modules = {};
   } else if (options.target_modules.all_linear()) {
@@ -174,9 +180,6 @@ AdapterOptions read_options(const Json& config, const std::string& where) {
   if (options.r < 1 || options.r > 65536) fail(Exit::bad_input, "{}: r is {}, allowed: 1 to 65536", where, options.r);
   if (!(options.lora_alpha > 0))
     fail(Exit::bad_input, "{}: lora_alpha is {}, allowed: above 0", where, options.lora_alpha);
-  if (!(options.lora_dropout >= 0 && options.lora_dropout < 1))
-    fail(Exit::bad_input, "{}: {}_dropout is {}, allowed: 0 to below 1", where, type == "VERA" ? "vera" : "lora",
-         options.lora_dropout);
   return options;
 }
 

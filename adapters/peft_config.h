@@ -32,6 +32,8 @@ std::vector<T> read_list(const Json& config, const std::string& key, const std::
   for (const Json& value : config[key]) values.push_back(json_get<T>(Json{{key, value}}, key, where));
   return values;
 }
+/// A share from 0 to below 1; 0 where the key is missing.
+double read_dropout(const Json& config, const std::string& key, const std::string& where);
 /// layers_to_transform and layers_pattern.
 void put_layers(const AdapterOptions& options, Json& config);
 void get_layers(const Json& config, const std::string& where, AdapterOptions& options);

@@ -26,13 +26,6 @@ struct FactorNames {
   }
 };
 
-/// Why the adapter is more than products; empty when it is not.
-std::string more_than_products(const AdapterOptions& options) {
-  if (!options.modules_to_save.empty()) return "modules_to_save: it holds modules trained whole";
-  if (!options.trainable_token_indices.empty()) return "trainable_token_indices: it holds rows trained whole";
-  return adapter_kind(options.kind).gguf_refusal(options);
-}
-
 at::Tensor read_factor(const SafetensorsFile& file, const std::string& name, const std::string& partner) {
   const std::string where = file.path().string();
   const SafetensorsEntry* entry = file.find(name);

@@ -10,10 +10,10 @@
 namespace retort {
 
 /// Best fit over a bounded pool: rows are collected until the pool is full, then taken in a random order that is always
-/// the same, each into the fullest window that still has room. Longest first would fill the windows better, but put rows
-/// of like length, and so of like kind, into the same steps; and a window that is not full costs nothing, as nothing is
-/// padded. Windows come out in the order of their first row, and so do the rows in a window. No document is split; the
-/// same rows in the same order give the same windows. Memory: one pool.
+/// the same, each into the fullest window that still has room. Longest first would fill the windows better, but put
+/// rows of like length, and so of like kind, into the same steps; and a window that is not full costs nothing, as
+/// nothing is padded. Windows come out in the order of their first row, and so do the rows in a window. No document is
+/// split; the same rows in the same order give the same windows. Memory: one pool.
 class Packer {
  public:
   using Window = std::vector<Example>;

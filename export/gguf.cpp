@@ -235,23 +235,13 @@ ExportedFile export_gguf(const std::filesystem::path& path, const Checkpoint& ba
 
 void check_gguf_adapter(const ModelConfig& config, const AdapterOptions& options,
                         const std::vector<std::string>& targets) {
-  if (const std::string why = adapter_kind(options.kind).gguf_refusal(options); !why.empty())
-    fail(Exit::usage, "gguf_adapter: {} (kind: {}); export a merged gguf instead", why, options.kind);
-  if (!options.modules_to_save.empty())
+  if (const std::string why = more_than_products(options); !why.empty())
     fail(Exit::usage,
-         "gguf_adapter: llama.cpp's adapters hold no whole modules (modules_to_save: {}); export a merged gguf "
-         "instead, or "
-         "put the module into target_modules",
-         options.modules_to_save.front());
-  if (!options.trainable_token_indices.empty())
-    fail(Exit::usage,
-         "gguf_adapter: llama.cpp's adapters hold no rows of the embedding (trainable_token_indices); export a merged "
-         "gguf "
-         "instead, or put embed_tokens into target_modules");
+         "gguf_adapter: {} (adapter.kind: {}), which llama.cpp's adapters cannot hold; export a merged gguf", why,
+         options.kind);
   if (config.tied && std::find(targets.begin(), targets.end(), "model.embed_tokens") != targets.end())
     fail(Exit::usage,
-         "gguf_adapter: llama.cpp would apply the embedding's adapter to this model's head too, which is the same "
-         "matrix; "
+         "gguf_adapter: this model's head is its embedding, so llama.cpp would apply the embedding's adapter to both; "
          "leave embed_tokens out of target_modules, or export a merged gguf instead");
   if (config.tied && std::find(targets.begin(), targets.end(), "lm_head") != targets.end())
     fail(Exit::usage,

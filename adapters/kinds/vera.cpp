@@ -143,11 +143,12 @@ extern const AdapterKind adapter_vera{
     .from_peft =
         [](const Json& config, const std::string& where, AdapterOptions& options) {
           options.r = json_get<int64_t>(config, "r", where);
-          options.lora_dropout = json_get<double>(config, "vera_dropout", where, 0.0);
+          options.lora_dropout = read_dropout(config, "vera_dropout", where);
           options.projection_prng_key = json_get<int64_t>(config, "projection_prng_key", where, 0);
           options.d_initial = json_get<double>(config, "d_initial", where, 0.1);
           get_layers(config, where, options);
         },
+    .peft_excludes = false,
 };
 
 }  // namespace retort

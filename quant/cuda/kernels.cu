@@ -1,5 +1,5 @@
-// Compiled with -fmad=false, so that a weight is the one that ggml or bitsandbytes computes, to the bit; sums of products
-// are fused by hand.
+// Compiled with -fmad=false, so that a weight is the one that ggml or bitsandbytes computes, to the bit; sums of
+// products are fused by hand.
 #include "quant/cuda/kernels.h"
 
 #include <cuda_bf16.h>
@@ -60,8 +60,8 @@ __device__ __forceinline__ void store_one(__nv_bfloat16* to, float value) { *to 
 
 /// Each thread decodes eight weights at a time.
 template <typename Decoder, typename T>
-__global__ void __launch_bounds__(threads) dequantize_kernel(Decoder decoder, const int64_t* rows, int64_t first,
-                                                             int64_t count, int64_t columns, T* out) {
+__global__ void __launch_bounds__(threads)
+    dequantize_kernel(Decoder decoder, const int64_t* rows, int64_t first, int64_t count, int64_t columns, T* out) {
   const int64_t eights = columns / 8, all = count * eights;
   for (int64_t i = blockIdx.x * int64_t{threads} + threadIdx.x; i < all; i += int64_t{gridDim.x} * threads) {
     const int64_t row = i / eights, column = i % eights * 8;
@@ -82,8 +82,7 @@ __global__ void __launch_bounds__(threads) multiply_kernel(Decoder decoder, int6
   float sums[taken][Tokens] = {};
   for (int64_t column = lane * 8; column < columns; column += warp * 8) {
     float weights[taken][8];
-    for (int r = 0; r < taken; ++r)
-      decoder.eight((row + r < rows ? row + r : row) * columns + column, weights[r]);
+    for (int r = 0; r < taken; ++r) decoder.eight((row + r < rows ? row + r : row) * columns + column, weights[r]);
 #pragma unroll
     for (int t = 0; t < Tokens; ++t) {
       if (t >= tokens) break;

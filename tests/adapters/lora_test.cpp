@@ -111,6 +111,15 @@ TEST_P(Drops, RepeatsForAMicroBatchAndChangesWithTheNext) {
   EXPECT_TRUE(at::equal(run(5, false), run(6, false)));
 }
 
+/// What the memory plan multiplies by the tokens.
+TEST_P(Drops, KeepsAsManyNumbersOfATokenAsItSays) {
+  run(5, true);
+  int64_t kept = 0;
+  for (const at::Tensor& tensor : kept_)
+    if (tensor.size(0) == x_.size(0)) kept += tensor.numel();
+  EXPECT_EQ(kept, x_.size(0) * adapter_->kept_of_a_token());
+}
+
 TEST_P(Drops, KeepsTheExpectation) {
   at::Tensor sum = at::zeros({50, 24}, at::kDouble);
   for (uint64_t step = 0; step < 2000; ++step) sum += run(step, true);

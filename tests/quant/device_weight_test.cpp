@@ -83,9 +83,9 @@ TEST(Decoders, GiveBitsandbytesWeightsBitForBit) {
   }
   const QuantizedTensor by_rows = in_bnb_format("int8"), by_blocks = in_bnb_format("int8_blocks");
   EXPECT_TRUE(same(decoded(Int8RowsDecoder{by_rows.bytes().data(), scales_of(*by_rows.bnb())}), by_rows.dequantize()));
-  EXPECT_TRUE(same(decoded(Int8BlocksDecoder{by_blocks.bytes().data(), signed_dynamic_map().data(),
-                                             scales_of(*by_blocks.bnb())}),
-                   by_blocks.dequantize()));
+  EXPECT_TRUE(same(
+      decoded(Int8BlocksDecoder{by_blocks.bytes().data(), signed_dynamic_map().data(), scales_of(*by_blocks.bnb())}),
+      by_blocks.dequantize()));
 }
 
 std::vector<QuantizedTensor> supported_tensors() {
