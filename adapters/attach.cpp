@@ -127,7 +127,10 @@ AttachReport plan_adapters(CausalLM& model, const AdapterOptions& options) {
 AttachReport attach(CausalLM& model, const AdapterOptions& options, uint64_t seed, const OriginalWeight& original) {
   AttachReport report = plan_adapters(model, options);
   const AdapterKind& kind = adapter_kind(options.kind);
-  const ParameterPlace place{model.dtype() == at::kDouble ? at::kDouble : at::kFloat, model.device()};
+  const ParameterPlace place{model.dtype() == at::kDouble ? at::kDouble
+                             : options.dtype == "bf16"    ? at::kBFloat16
+                                                          : at::kFloat,
+                             model.device()};
   detach(model);
   const Places places(model);
   Embedding& embedding = places.embedding;

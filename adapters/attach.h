@@ -29,7 +29,7 @@ struct AdapterPlace {
   const Linear& linear;
   const AdapterOptions& options;
   Target target;             ///< rank and scale after the patterns
-  at::ScalarType parameter;  ///< type of the parameters: f32, or f64 on an f64 model
+  at::ScalarType parameter;  ///< type of the parameters: options.dtype, or f64 on an f64 model
   at::Device device;
   uint64_t seed;                          ///< of the run; a layer's numbers depend on it and on the layer's name only
   const std::vector<const Linear*>& all;  ///< every layer that gets an adapter

@@ -1,6 +1,7 @@
 #include "adapters/low_rank.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <algorithm>

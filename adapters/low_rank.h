@@ -27,7 +27,8 @@ inline constexpr std::array low_rank_keys = {"r",
                                              "alpha_pattern",
                                              "init_lora_weights",
                                              "lora_bias",
-                                             "trainable_token_indices"};
+                                             "trainable_token_indices",
+                                             "dtype"};
 
 /// Parameters of A, B and, where it is trained, the bias.
 int64_t low_rank_parameters(const Linear& linear, const AdapterOptions& options, const Target& target);

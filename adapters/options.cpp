@@ -109,6 +109,9 @@ const Schema<AdapterOptions>& schema_of(AdapterOptions*) {
           .field("projection_prng_key", &AdapterOptions::projection_prng_key,
                  "vera: seed of the random projections that all layers share", {.minimum = 0})
           .field("d_initial", &AdapterOptions::d_initial, "vera: what the trained vector d starts from")
+          .field("dtype", &AdapterOptions::dtype,
+                 "lora: type of what is trained, and of the saved file; updates of `bf16` are rounded stochastically",
+                 {.one_of = {"f32", "bf16"}})
           .field("bias", &AdapterOptions::bias, "biases are never trained", {.one_of = {"none"}})
           .field("modules_to_save", &AdapterOptions::modules_to_save,
                  "modules trained whole beside the adapter: lm_head, embed_tokens, linear layers, by the end of their "
@@ -126,6 +129,7 @@ const Schema<AdapterOptions>& schema_of(AdapterOptions*) {
           .renamed("lora_modules_to_save", "modules_to_save")
           .renamed("lora_target_linear", "target_modules")
           .renamed("type", "kind")
+          .renamed("autocast_adapter_dtype", "dtype")
           .rule([](const AdapterOptions& options, const Yaml& node) {
             try {
               check_options(options);
@@ -156,6 +160,8 @@ void check_keys(const AdapterOptions& options) {
 
 void check_options(const AdapterOptions& options) {
   check_keys(options);
+  if (options.dtype == "bf16" && options.kind == "dora")
+    fail(Exit::usage, "dtype: DoRA's lengths of rows need more than bf16's 8 bits; use f32");
   if (options.lora_bias && options.kind == "dora")
     fail(Exit::usage, "lora_bias: DoRA rescales rows of the weight and has no place for a bias; leave it out");
   if (options.target_modules.empty())

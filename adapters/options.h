@@ -56,6 +56,7 @@ struct AdapterOptions {
   ModuleChoice feedforward_modules{.expression = "", .names = {"down_proj"}};  ///< IA3: scaled at the input
   int64_t projection_prng_key = 0;                                             ///< VeRA: seed of the shared projections
   double d_initial = 0.1;                                                      ///< VeRA: what its vector d starts from
+  std::string dtype = "f32";  ///< of the parameters: f32, or bf16, which halves them and their gradients
   std::string bias = "none";
   std::vector<std::string> modules_to_save;      ///< modules trained whole, beside the adapter
   std::vector<int64_t> trainable_token_indices;  ///< tokens whose embeddings are trained whole

@@ -1,6 +1,7 @@
 #include "adapters/products.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <set>
@@ -30,15 +31,10 @@ at::Tensor read_factor(const SafetensorsFile& file, const std::string& name, con
   const std::string where = file.path().string();
   const SafetensorsEntry* entry = file.find(name);
   if (!entry) fail(Exit::bad_input, "{}: tensor {} is missing, though there is {}", where, name, partner);
-  if (!at::isFloatingType(entry->type) || at::elementSize(entry->type) < 2)
-    fail(Exit::bad_input, "{}: tensor {} is of type {}, allowed: F64, F32, F16, BF16", where, name, entry->dtype);
   if (entry->shape.size() != 2)
     fail(Exit::bad_input, "{}: tensor {} has shape [{}], expected two dimensions", where, name,
          fmt::join(entry->shape, ", "));
-  const at::Tensor value = file.tensor(name).to(at::kFloat);
-  if (!at::isfinite(value).all().item<bool>())
-    fail(Exit::bad_input, "{}: tensor {} holds numbers that are not finite", where, name);
-  return value;
+  return file.weights(name).to(at::kFloat);
 }
 
 /// The ranks and scales that the configuration gives to the modules; it may name modules that hold no tensor here.

@@ -3,7 +3,7 @@
 // Every linear layer of the blocks gets an adapter; random tokens, all of them trained; the first step is not counted.
 //   end_to_end --model smollm2.gguf --dtype f32 --batch 4 --seq 256 --steps 5 --r 16 --threads 2 [--quant
 //   native|nf4_dq|int8]
-//   [--ckpt] [--optimizer adamw]
+//   [--every 1] [--optimizer adamw]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
@@ -23,9 +23,8 @@ namespace {
 
 struct BenchOptions {
   std::string model, dtype = "f32", quant = "none", lengths, optimizer = "adamw";
-  int64_t batch = 4, seq = 256, steps = 5, r = 16;
+  int64_t batch = 4, seq = 256, steps = 5, r = 16, every = 0;
   int threads = 2;
-  bool ckpt = false;
 };
 
 double seconds_now() {
@@ -71,12 +70,14 @@ Json measure(const BenchOptions& o) {
   const Batch batch = random_batch(o, model->config().vocab);
   const int64_t trained = (batch.labels >= 0).sum().item<int64_t>();
 
+  const ForwardOptions forward{
+      .training = true, .checkpointing = o.every > 0, .checkpoint_every = std::max<int64_t>(1, o.every)};
   double loss_value = 0;
   std::vector<double> seconds;
   for (int64_t step = 0; step < o.steps; ++step) {
     const double start = seconds_now();
     optimizer.zero_grad();
-    const at::Tensor hidden = model->hidden(batch, {.training = true, .checkpointing = o.ckpt});
+    const at::Tensor hidden = model->hidden(batch, forward);
     const at::Tensor loss = model->cross_entropy(hidden, batch.labels).div(trained);
     loss.backward();
     optimizer.step(2e-4);
@@ -102,7 +103,7 @@ Json measure(const BenchOptions& o) {
           {"seq", o.seq},
           {"documents", batch.offsets.size() - 1},
           {"r", o.r},
-          {"ckpt", o.ckpt},
+          {"every", o.every},
           {"optimizer", o.optimizer},
           {"threads", o.threads}};
 }
@@ -121,7 +122,7 @@ int main(int argc, char** argv) {
   app.add_option("--steps", o.steps)->check(CLI::Range(2, 1000000));
   app.add_option("--quant", o.quant, "native: the file's own blocks; or a format of bitsandbytes")
       ->check(CLI::IsMember({"none", "native", "nf4", "nf4_dq", "fp4", "int8"}));
-  app.add_flag("--ckpt", o.ckpt, "gradient checkpointing");
+  app.add_option("--every", o.every, "checkpoint each n-th block; 0: none")->check(CLI::NonNegativeNumber);
   app.add_option("--optimizer", o.optimizer)->check(CLI::IsMember(retort::optimizer_names()));
   app.add_option("--r", o.r)->check(CLI::PositiveNumber);
   app.add_option("--threads", o.threads)->check(CLI::PositiveNumber);

@@ -3,6 +3,7 @@
 //   gate RUN --types Q4_K_M,Q5_0 [--imatrix] [--tokens 1280]    exports and gates each type
 //   gate RUN --blocks                                           every ggml type on sampled rows, sound and damaged
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <ggml.h>
 
 #include <CLI/CLI.hpp>

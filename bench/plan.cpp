@@ -51,7 +51,7 @@ class RandomRows : public PackedDataset {
 };
 
 struct BenchOptions {
-  std::string model, base = "native", dtype = "f32", optimizer = "adamw";
+  std::string model, base = "native", dtype = "f32", optimizer = "adamw", kind = "lora";
   int64_t micro_batch_size = 4, tokens = 256, documents = 1, steps = 3, r = 16;
   double trained = 1;
   int threads = 2;
@@ -65,6 +65,7 @@ Json measure(const BenchOptions& o) {
   const auto checkpoint = Checkpoint::open(o.model);
   const auto model = CausalLM::load(*checkpoint, load);
   AdapterOptions adapter;
+  adapter.kind = o.kind;
   adapter.r = o.r;
   attach(*model, adapter, 1);
   TrainOptions options;
@@ -87,6 +88,7 @@ Json measure(const BenchOptions& o) {
       {"tokens", o.tokens},
       {"documents", o.documents},
       {"base", o.base},
+      {"kind", o.kind},
       {"dtype", o.dtype},
       {"r", o.r},
       {"every", o.every},
@@ -115,6 +117,7 @@ int main(int argc, char** argv) {
   app.add_option("--trained", o.trained, "part of the tokens")->check(CLI::Range(0.0, 1.0));
   app.add_option("--steps", o.steps)->check(CLI::PositiveNumber);
   app.add_option("--r", o.r)->check(CLI::PositiveNumber);
+  app.add_option("--kind", o.kind, "of adapter");
   app.add_option("--threads", o.threads)->check(CLI::PositiveNumber);
   app.add_option("--every", o.every, "checkpoint each n-th block; 0: none")->check(CLI::NonNegativeNumber);
   app.add_option("--optimizer", o.optimizer)->check(CLI::IsMember(retort::optimizer_names()));

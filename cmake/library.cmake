@@ -39,7 +39,13 @@ function(retort_options target)
   endif()
 endfunction()
 
-# The header costs 27 s once and saves 7 s a file; only folders that are full of ATen use it.
+# For code that no loop waits for: -O1 compiles it in three quarters of the time.
+function(retort_compile_quickly target)
+  target_compile_options(${target} PRIVATE "$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>")
+endfunction()
+
+# The header costs 20 s once and saves 6 s a file; only folders that are full of ATen use it. What a header leaves to be
+# instantiated is instantiated in every file that uses it: autograd's would cost each 1.6 s, CLI11's 4 s.
 function(retort_pch target)
   if(NOT TARGET retort_pch_owner)
     file(WRITE ${CMAKE_BINARY_DIR}/pch_owner.cpp "namespace retort { void pch_owner() {} }\n")
@@ -47,8 +53,7 @@ function(retort_pch target)
     retort_options(retort_pch_owner)
     target_link_libraries(retort_pch_owner PUBLIC retort_core torch_api)  # the same flags as its users
     target_precompile_headers(retort_pch_owner PRIVATE
-      <ATen/ATen.h> <torch/csrc/autograd/custom_function.h> <torch/csrc/autograd/autograd.h> <fmt/format.h>
-      <algorithm> <functional> <map> <memory> <optional> <span> <string> <vector>)
+      <ATen/ATen.h> <fmt/format.h> <algorithm> <functional> <map> <memory> <optional> <span> <string> <vector>)
   endif()
   target_precompile_headers(${target} REUSE_FROM retort_pch_owner)
 endfunction()

@@ -1,5 +1,6 @@
 // The gate on predictions: both models read the same held-out tokens.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <llama.h>
 
 #include <algorithm>

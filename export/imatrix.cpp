@@ -1,6 +1,7 @@
 #include "export/imatrix.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <ggml.h>
 
 #include <cmath>

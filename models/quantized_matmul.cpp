@@ -166,7 +166,7 @@ void backward(const Rows& dy, int64_t tokens, const QuantizedTensor& w, const Ro
 /// Rows of a dense tile; on a device of 32 MiB, which cuBLAS multiplies as fast as the whole.
 int64_t rows_at_once(int64_t columns, at::ScalarType dtype, at::Device device) {
   const int64_t floats =
-      device.is_cpu() ? scratch_floats() : (int64_t{32} << 20) / static_cast<int64_t>(c10::elementSize(dtype));
+      device.is_cpu() ? least_scratch : (int64_t{32} << 20) / static_cast<int64_t>(c10::elementSize(dtype));
   return std::max(panel, floats / columns / panel * panel);
 }
 

@@ -164,6 +164,16 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   return copy;
 }
 
+at::Tensor SafetensorsFile::weights(const std::string& name) const {
+  at::Tensor value = tensor(name);
+  if (!at::isFloatingType(value.scalar_type()) || value.element_size() < 2)
+    fail(Exit::bad_input, "{}: tensor {} is of type {}, allowed: F64, F32, F16, BF16", path().string(), name,
+         find(name)->dtype);
+  if (!at::isfinite(value).all().item<bool>())
+    fail(Exit::bad_input, "{}: tensor {} holds numbers that are not finite", path().string(), name);
+  return value;
+}
+
 void write_safetensors(const std::filesystem::path& path,
                        const std::vector<std::pair<std::string, at::Tensor>>& tensors,
                        const std::map<std::string, std::string>& metadata) {

@@ -40,6 +40,9 @@ class SafetensorsFile {
   /// A tensor over the mapped bytes, which it keeps alive (a copy when the file left them unaligned). Read-only by
   /// contract: the mapping is private, but writing to it would copy pages. Error(bad_input) when there is none.
   at::Tensor tensor(const std::string& name) const;
+  /// tensor(), of which only floating types of 16 bits or more and finite numbers are accepted: what an adapter's file
+  /// may hold. Error(bad_input) names the tensor otherwise.
+  at::Tensor weights(const std::string& name) const;
   /// The mapping, for views that outlive this object.
   std::shared_ptr<const MappedFile> file() const { return file_; }
 

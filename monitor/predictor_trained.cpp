@@ -1,5 +1,6 @@
 // Evaluators' questions answered by the trainer's model, whose documents never share a beginning.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <limits>

@@ -202,7 +202,7 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
   Progress progress(sink);
   progress.start("export", recipe.export_.files.size());
   report["chat"]["system"] = system_of(rows);
-  Json merge;  // the same for every type
+  Json f32_merge;  // the same for every type
   bool all_passed = true;
   uint64_t done = 0;
   for (const ExportFile& file : recipe.export_.files) {
@@ -237,9 +237,9 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
       const GgufType& type = gguf_type(file.type);
       GgufOptions options{.threads = static_cast<int>(recipe.threads)};
       options.on_merged = [&](const fs::path& path) {
-        if (!merge.is_null() || rows.empty()) return;
+        if (!f32_merge.is_null() || rows.empty()) return;
         progress.update(done, "compare the merge");
-        merge = merge_json(reference, path, rows, static_cast<int>(recipe.threads));
+        f32_merge = merge_json(reference, path, rows, static_cast<int>(recipe.threads));
       };
       if (!file.imatrix.empty()) {
         auto [matrix, fresh] = matrices.try_emplace(file.imatrix);
@@ -256,7 +256,7 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
                {"bytes", made.bytes},
                {"bits_per_weight", made.bits_per_weight},
                {"imatrix", file.imatrix.empty() ? "none" : file.imatrix}};
-      if (type.name != std::string("F32") && !merge.is_null()) entry["merge"] = merge;
+      if (type.name != std::string("F32") && !f32_merge.is_null()) entry["f32_merge"] = f32_merge;
     }
     // An adapter file is served with its base, so only a GGUF base can be gated with it.
     const bool adapter = file.beside_base() && prepared.checkpoint->is_gguf();

@@ -223,7 +223,7 @@ Json exports_view(const Json& report) {
       };
       add("KL mean",
           with_limit(show_number(value_at(gate, "/kl_mean")), show_number(value_at(limits, "/max_kl")), false));
-      add("KL mean of the merge, in F32", with_limit(show_number(value_at(file, "/merge/kl_mean")), "–", false));
+      add("KL mean of the merge, in F32", with_limit(show_number(value_at(file, "/f32_merge/kl_mean")), "–", false));
       add("KL 99th percentile",
           with_limit(show_number(value_at(gate, "/kl_p99")), show_number(value_at(limits, "/max_kl_p99")), false));
       add("Top-1 agreement",

@@ -6,6 +6,7 @@
 // |V|² is |W|² + 2 scale * W Aᵀ B + scale² * B A Aᵀ Bᵀ, a row at a time: V is never made.
 // With dropout PEFT drops z's input, but not x in the base's own product: y = x Wᵀ + g * z - drop(x) Wᵀ.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "adapters/attach.h"
 #include "adapters/low_rank.h"

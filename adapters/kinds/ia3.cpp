@@ -4,6 +4,7 @@
 //   output   y = l * (x Wᵀ + bias)     dl += sum of dy * (x Wᵀ + bias),   dx = (l * dy) W
 //   input    y = (l * x) Wᵀ + bias     dl += sum of x * (dy W),           dx = l * (dy W)
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <array>
 

@@ -5,6 +5,7 @@
 //
 // u, T x r numbers, is all that is kept between the two: x belongs to the caller, who needs it anyway.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "adapters/attach.h"
 #include "adapters/low_rank.h"

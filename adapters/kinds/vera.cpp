@@ -5,6 +5,7 @@
 //   backward  dv = (b * dy) B;  dd += sum of dv * u,  db += rows of B * (dyᵀ (d * u)),  dx += drop((d * dv) A)
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 
 #include <array>
 #include <cmath>

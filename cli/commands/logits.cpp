@@ -1,5 +1,6 @@
 // retort logits: a model's logits for given token ids, for parity checks against other programs.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <memory>
 

@@ -120,6 +120,25 @@ TEST_P(Drops, KeepsAsManyNumbersOfATokenAsItSays) {
   EXPECT_EQ(kept, x_.size(0) * adapter_->kept_of_a_token());
 }
 
+TEST(Ia3, KeepsAsManyNumbersOfATokenAsItSays) {
+  for (const char* name : {"model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"}) {
+    Linear linear;
+    linear.name = name;
+    linear.in = 40;
+    linear.out = 24;
+    linear.weight = at::randn({24, 40}, at::kDouble);
+    AdapterOptions options;
+    options.kind = "ia3";
+    const auto adapter = made("ia3", linear, options, {.index = 0, .r = 1, .alpha = 1, .scale = 1}, at::kDouble);
+    Kept kept;
+    const at::Tensor y = at::zeros({50, 24}, at::kDouble);
+    adapter->forward(linear, at::randn({50, 40}, at::kDouble), y, true, kept);
+    int64_t numbers = 0;
+    for (const at::Tensor& tensor : kept) numbers += tensor.numel();
+    EXPECT_EQ(numbers, 50 * adapter->kept_of_a_token()) << name;
+  }
+}
+
 TEST_P(Drops, KeepsTheExpectation) {
   at::Tensor sum = at::zeros({50, 24}, at::kDouble);
   for (uint64_t step = 0; step < 2000; ++step) sum += run(step, true);
@@ -165,6 +184,25 @@ TEST(Lora, DropoutWithCheckpointingGivesTheSameGradients) {
         .backward();
     for (const Parameter& parameter : trainable_parameters(*model))
       gradients[checkpointing].push_back(parameter.tensor.grad());
+  }
+  for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(at::equal(gradients[0][i], gradients[1][i])) << i;
+}
+
+/// A block's input that waits in host memory comes back as it was.
+TEST(DeviceOffloading, ChangesNoBit) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "needs a CUDA device: run bench/device on a machine that has one";
+  std::vector<std::vector<at::Tensor>> gradients;
+  for (const bool offload : {false, true}) {
+    const auto model = CausalLM::load(*peft_base(), {.base = BaseForm::dense, .device = at::kCUDA});
+    attach(*model, AdapterOptions{}, 1);
+    const at::Tensor ids = at::arange(1, 40).remainder(48);
+    const Batch batch{ids, ids, {0, 39}};
+    model
+        ->cross_entropy(model->hidden(batch, {.training = true, .checkpointing = true, .offload = offload}),
+                        batch.labels)
+        .backward();
+    std::vector<at::Tensor>& all = gradients.emplace_back();
+    for (const Parameter& p : trainable_parameters(*model)) all.push_back(p.tensor.grad().cpu());
   }
   for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(at::equal(gradients[0][i], gradients[1][i])) << i;
 }

@@ -157,6 +157,8 @@ TEST(AdapterOptions, ARecipesMistakesSayWhere) {
                                                         {"{kind: ia3, r: 8}", "r: \"ia3\" adapters have no such key"},
                                                         {"{kind: vera, use_rslora: true}", "use_rslora"},
                                                         {"{kind: dora, lora_bias: true}", "lora_bias"},
+                                                        {"{kind: dora, dtype: bf16}", "lengths"},
+                                                        {"{kind: vera, dtype: bf16}", "dtype"},
                                                         {"{kind: lroa}", "lora"},
                                                         {"{target_modules: {q: 1}}", "all-linear"},
                                                         {"{kind: ia3, trainable_token_indices: [1]}", "no such key"},

@@ -2,6 +2,7 @@
 #include "adapters/merge.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "adapters/peft.h"

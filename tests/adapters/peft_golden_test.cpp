@@ -178,6 +178,14 @@ TEST(WeightStart, LoftqMakesUpForTheErrorOfQuantization) {
     EXPECT_LT(left.norm().item<double>(), 1.0001 * at::linalg_svdvals(lost).slice(0, 4).norm().item<double>());
     EXPECT_GT(lost.norm().item<double>(), 1.1 * left.norm().item<double>());
   }
+  // Saved as a plain LoRA, for the base in its 4 bits.
+  const TemporaryFolder saved;
+  save_peft(saved.path() / "adapter", *model, options, {});
+  const auto again = CausalLM::load(*checkpoint, {.base = BaseForm::native, .dtype = at::kDouble});
+  EXPECT_EQ(load_peft(saved.path() / "adapter", *again).options.init_lora_weights.kind, LoraInit::kaiming);
+  const at::Tensor ids = at::arange(1, 14);
+  const Batch batch{ids, ids, {0, 13}};
+  EXPECT_LT(relative_error(again->logits(again->hidden(batch)), model->logits(model->hidden(batch))), 1e-6);
 }
 
 TEST(WeightStart, ARankAboveTheWeightsIsRefused) {

@@ -1,5 +1,6 @@
 // generate, eval, export and logits on the real model, with an adapter that changes what it says.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>

@@ -1,6 +1,7 @@
 // A Hugging Face folder becomes a GGUF file that needs nothing else: architecture, vocabulary, template, rotary
 // factors.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "adapters/attach.h"

@@ -1,5 +1,6 @@
 // The gate on the real SmolLM2-135M, exported once as Q4_K_M with an importance matrix, then damaged.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <ggml.h>
 #include <gtest/gtest.h>
 

@@ -2,6 +2,7 @@
 #include "export/gate.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <ggml.h>
 #include <gtest/gtest.h>
 

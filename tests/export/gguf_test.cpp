@@ -2,6 +2,7 @@
 #include "export/gguf.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -98,7 +99,9 @@ struct Kind {
 };
 void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
 std::vector<Kind> kinds() {
-  AdapterOptions dora, vera, ia3, bias, pissa, olora, embedding, saved, tokens;
+  AdapterOptions lora, rslora, head, dora, vera, ia3, bias, pissa, olora, embedding, saved, tokens;
+  rslora.use_rslora = true;
+  head.target_modules = {.expression = "", .names = {"lm_head", "o_proj"}};
   dora.kind = "dora";
   vera.kind = "vera";
   ia3.kind = "ia3";
@@ -107,13 +110,15 @@ std::vector<Kind> kinds() {
   pissa.init_lora_weights = {LoraInit::pissa, 0};
   olora.init_lora_weights = {LoraInit::olora, 0};
   // Scale 1: with a large one the random numbers below make logits in which f32's rounding shows.
-  pissa.lora_alpha = olora.lora_alpha = saved.lora_alpha = tokens.lora_alpha = embedding.lora_alpha = 3;
+  rslora.lora_alpha = lora.lora_alpha = head.lora_alpha = pissa.lora_alpha = olora.lora_alpha = saved.lora_alpha =
+      tokens.lora_alpha = embedding.lora_alpha = 3;
   embedding.target_modules = {.expression = "", .names = {"embed_tokens", "q_proj"}};
   saved.modules_to_save = {"lm_head", "embed_tokens", "down_proj"};
   tokens.trainable_token_indices = {1, 5, 30};
-  std::vector<Kind> all = {{"embedding", embedding, true}, {"saved", saved, false}, {"tokens", tokens, false},
-                           {"dora", dora, false},          {"vera", vera, true},    {"ia3", ia3, false},
-                           {"bias", bias, false},          {"pissa", pissa, true},  {"olora", olora, true}};
+  std::vector<Kind> all = {{"lora", lora, true},           {"rslora", rslora, true}, {"head", head, true},
+                           {"embedding", embedding, true}, {"saved", saved, false},  {"tokens", tokens, false},
+                           {"dora", dora, false},          {"vera", vera, true},     {"ia3", ia3, false},
+                           {"bias", bias, false},          {"pissa", pissa, true},   {"olora", olora, true}};
   for (Kind& kind : all)
     if (kind.options.kind != "ia3") kind.options.r = 3;
   return all;
@@ -154,8 +159,8 @@ TEST_P(ExportedKind, OfATiedModelIsServedMerged) {
     parameter.tensor.detach().add_(at::randn_like(parameter.tensor), 0.1);
   export_to("merged.gguf", "F32");
   EXPECT_LT(relative_error(served(path("merged.gguf")), trained()), 1e-5);
-  const auto embedding = [](const std::string& target) { return target == "model.embed_tokens"; };
-  if (std::any_of(report.targets.begin(), report.targets.end(), embedding)) {
+  const auto tied = [](const std::string& target) { return target == "model.embed_tokens" || target == "lm_head"; };
+  if (std::any_of(report.targets.begin(), report.targets.end(), tied)) {
     EXPECT_THROW(check_gguf_adapter(base_->config(), options, report.targets), Error);
   }
 }

@@ -55,7 +55,7 @@ report = {
               "targets": targets, "curve": curve},
     "export": [
         {"format": "gguf", "type": "Q4_K_M", "path": "export/foldoc-categories-Q4_K_M.gguf", "bytes": 105454432, "bits_per_weight": 6.27,
-         "merge": {"type": "F32", "kl_mean": 0.00021}, "sha256": "7c1f0a9e4b",
+         "f32_merge": {"type": "F32", "kl_mean": 0.00021}, "sha256": "7c1f0a9e4b",
          "gate": {"passed": True, "kl_mean": 0.0142, "kl_p99": 0.171, "top1": 0.962, "delta_perplexity": 0.031, "rows": 64,
                   "limits": {"max_kl": 0.05, "max_kl_p99": 0.6, "min_top1": 0.9}},
          "speed": {"prompt_tokens_per_second": 612.4, "generation_tokens_per_second": 88.3, "first_token_seconds": 0.231, "memory_bytes": 214000000}},

@@ -44,7 +44,7 @@ void expect_shown(const std::string& page, const Json& value, const std::string&
     forms = {"Shipped " + value.get<std::string>().substr(8)};
   if (where.ends_with("/kind") && where.starts_with("/evaluate")) forms = {"Choice accuracy", "Perplexity"};
   if (where.ends_with("/format")) forms = {">GGUF", ">PEFT adapter"};
-  if (where.ends_with("/merge/type")) forms = {"in F32"};
+  if (where.ends_with("/f32_merge/type")) forms = {"in F32"};
   if (where.ends_with("/passed")) forms = {value.get<bool>() ? "gate passed" : "gate refused"};
   EXPECT_TRUE(std::any_of(forms.begin(), forms.end(), [&](const std::string& form) { return has(page, form); }))
       << where << " = " << value << " is not on the page";

@@ -101,6 +101,28 @@ TEST(TinyModel, CheckpointingGivesEveryAdapterTheSameGradient) {
   }
 }
 
+/// With updates below half of bf16's last bit: rounding to the nearest would lose every one of them.
+TEST(TinyModel, ParametersOfBf16LearnAsThoseOfF32Do) {
+  FakeData data(24);
+  std::vector<double> learned;
+  for (const char* dtype : {"f32", "bf16"}) {
+    AdapterOptions adapter = adapter_options();
+    adapter.dtype = dtype;
+    TrainOptions options;
+    options.micro_batch_size = 24;
+    options.max_steps = 150;
+    options.learning_rate = 2e-4;
+    options.lr_scheduler_type = "constant";
+    Tiny tiny(adapter, at::kFloat, /*random_b=*/true);  // about 0.2, where the last bit is 0.001
+    for (const Parameter& p : tiny.parameters)
+      EXPECT_EQ(p.tensor.scalar_type(), adapter.dtype == "bf16" ? at::kBFloat16 : at::kFloat);
+    const TrainResult result = tiny.train_in(fresh_folder(fmt::format("tiny-{}", dtype)), options, data);
+    learned.push_back(result.loss_first - result.loss_last);
+  }
+  EXPECT_GT(learned[0], 0.1) << "nats";
+  EXPECT_NEAR(learned[1] / learned[0], 1, 0.2);
+}
+
 TEST(TinyModel, SplittingTheBatchChangesNoUpdate) {
   FakeData data(24);
   std::vector<std::vector<at::Tensor>> ends;
@@ -121,18 +143,21 @@ TEST(TinyModel, SplittingTheBatchChangesNoUpdate) {
 }
 
 std::vector<AdapterOptions> every_kind() {
-  AdapterOptions lora = adapter_options(0.1), dora = lora, vera = lora, ia3, pissa = lora;
+  AdapterOptions lora = adapter_options(0.1), dora = lora, vera = lora, ia3, pissa = lora, bf16 = lora;
   dora.kind = "dora";
   vera.kind = "vera";
   vera.lora_alpha = AdapterOptions().lora_alpha;
   ia3.kind = "ia3";
   pissa.init_lora_weights = {LoraInit::pissa, 0};
-  return {lora, dora, vera, ia3, pissa};
+  bf16.dtype = "bf16";
+  bf16.modules_to_save = {"lm_head"};
+  return {lora, dora, vera, ia3, pissa, bf16};
 }
 
 class TinyKind : public testing::TestWithParam<AdapterOptions> {};
 INSTANTIATE_TEST_SUITE_P(Kinds, TinyKind, testing::ValuesIn(every_kind()), [](const auto& info) {
   const AdapterOptions& options = info.param;
+  if (options.dtype == "bf16") return std::string("lora_bf16");
   return options.init_lora_weights.from_weight() ? options.init_lora_weights.name() : options.kind;
 });
 
