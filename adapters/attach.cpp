@@ -96,6 +96,23 @@ std::string more_than_products(const AdapterOptions& options) {
   return adapter_kind(options.kind).gguf_refusal(options);
 }
 
+void check_ranks(CausalLM& model, const AdapterOptions& options) {
+  if (!adapter_kind(options.kind).product_on_each) return;
+  const Places places(model);
+  for (const Target& target : targets_of(places, options)) {
+    const bool embedding = places.is_embedding(target.index);
+    const int64_t rows = embedding ? places.embedding.vocab : places.linears[target.index]->out,
+                  columns = embedding ? places.embedding.dim : places.linears[target.index]->in;
+    if (target.r > std::min(rows, columns))
+      fail(
+          Exit::usage,
+          "adapter.r: {} is {} x {} and would get a product of rank {}, but no rank is above {}. Lower r, or give this "
+          "module its own: rank_pattern: {{{}: {}}}",
+          places.names[target.index], rows, columns, target.r, std::min(rows, columns),
+          places.names[target.index].substr(places.names[target.index].rfind('.') + 1), std::min(rows, columns) / 2);
+  }
+}
+
 OriginalWeight original_weights(const Checkpoint& checkpoint) {
   const Checkpoint* before = checkpoint.unquantized();
   if (!before) return {};

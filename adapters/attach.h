@@ -53,6 +53,8 @@ struct AdapterKind {
   void (*from_peft)(const Json& config, const std::string& where, AdapterOptions& options);
   /// Whether PEFT's configuration of the kind has exclude_modules; where not, the targets are written one by one.
   bool peft_excludes = true;
+  /// Whether r is the rank of a product of its own on each weight: at most the weight's smaller dimension.
+  bool product_on_each = false;
   /// What LinearAdapter::saved belongs to.
   AdapterOptions (*saved)(AdapterOptions options) = [](AdapterOptions options) { return options; };
 };
@@ -64,6 +66,10 @@ const AdapterKind& adapter_kind(const std::string& name);
 /// Why the adapters are more than a product B A on each weight, as llama.cpp's adapters and combinations need it; empty
 /// when they are not.
 std::string more_than_products(const AdapterOptions& options);
+
+/// Error(usage) that names the first weight which has fewer rows or columns than its product would have ranks. It is
+/// for what is to be trained: a file may hold more, as a start that was taken from the base doubles the rank.
+void check_ranks(CausalLM& model, const AdapterOptions& options);
 
 struct AttachReport {
   std::vector<std::string> targets;  ///< module names, in module order

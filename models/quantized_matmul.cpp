@@ -18,6 +18,8 @@ namespace {
 // oneDNN's kernel of one tile: C [panel, panel] (+)= A [panel, depth] B [depth, panel]. B is the frozen matrix, packed:
 // 128 KiB, so that a core's second-level cache holds it while all tokens pass.
 constexpr int64_t panel = 64, depth = 512;
+/// Up to so many tokens are not worth a tile.
+constexpr int64_t few = 16;
 // Floats of the frozen matrix that exist at a moment: few enough for the third-level cache, enough for every thread.
 constexpr int64_t least_scratch = int64_t{1} << 20, scratch_per_thread = int64_t{1} << 18;
 
@@ -123,6 +125,54 @@ void forward(const Rows& x, int64_t tokens, const QuantizedTensor& w, const Rows
   }
 }
 
+/// sums[t] += w · x[t] over `n` columns, rows of x `stride` apart.
+template <int tokens>
+RETORT_INLINE void add_dots(const float* w, int64_t n, const float* x, int64_t stride, float* sums) {
+  // Several sums at a time, so that no addition waits for the one before.
+  constexpr int lanes = 16, parts = tokens == 1 ? 4 : 1;
+  Floats total[tokens * parts] = {};
+  int64_t j = 0;
+  for (; j + lanes * parts <= n; j += lanes * parts) {
+    for (int p = 0; p < parts; ++p) {
+      Floats weights, values;
+      std::memcpy(&weights, w + j + p * lanes, sizeof weights);
+      for (int t = 0; t < tokens; ++t) {
+        std::memcpy(&values, x + t * stride + j + p * lanes, sizeof values);
+        total[t * parts + p] += weights * values;
+      }
+    }
+  }
+  for (int t = 0; t < tokens; ++t) {
+    for (int p = 1; p < parts; ++p) total[t * parts] += total[t * parts + p];
+    for (int lane = 0; lane < lanes; ++lane) sums[t] += total[t * parts][lane];
+    for (int64_t i = j; i < n; ++i) sums[t] += w[i] * x[t * stride + i];
+  }
+}
+
+RETORT_SIMD void add_dots(const float* w, int64_t n, const float* x, int64_t stride, int64_t tokens, float* sums) {
+  int64_t t = 0;
+  for (; t + 4 <= tokens; t += 4) add_dots<4>(w, n, x + t * stride, stride, sums + t);
+  for (; t + 2 <= tokens; t += 2) add_dots<2>(w, n, x + t * stride, stride, sums + t);
+  for (; t < tokens; ++t) add_dots<1>(w, n, x + t * stride, stride, sums + t);
+}
+
+/// Few tokens, as in generation: what costs is decoding, so rows go from the decoder straight into dot products.
+void forward_few(const Rows& x, int64_t tokens, const QuantizedTensor& w, const Rows& y) {
+  const int64_t columns = w.columns();
+  at::parallel_for(0, w.rows(), 16, [&](int64_t first, int64_t last) {
+    alignas(64) std::array<float, depth> floats;
+    for (int64_t row = first; row < last; ++row) {
+      std::array<float, few> sums = {};
+      for (int64_t begin = 0; begin < columns; begin += depth) {
+        const int64_t end = std::min(begin + depth, columns);
+        w.to_floats(row, begin, end, floats.data());
+        add_dots(floats.data(), end - begin, x.at(0, begin), x.stride, tokens, sums.data());
+      }
+      for (int64_t t = 0; t < tokens; ++t) *y.at(t, row) = sums[static_cast<size_t>(t)];
+    }
+  });
+}
+
 /// Rows that are summed at a time: a function of the shape alone, so that the number of threads changes no bit.
 int64_t rows_a_chunk(int64_t columns) {
   return std::clamp<int64_t>(least_scratch / (parts(columns, panel) * panel) / 16 * 16, 16, depth);
@@ -211,6 +261,8 @@ void check(const at::Tensor& tokens_by_columns, const Weight& w, const at::Tenso
 void matmul_transposed(const at::Tensor& x, const QuantizedTensor& w, const at::Tensor& y) {
   check(x, w, y);
   w.check_holds_weights();
+  if (x.size(0) <= few && x.is_cpu() && x.scalar_type() == at::kFloat)
+    return forward_few(Rows(x), x.size(0), w, Rows(y));
   if (has_tile_kernel(x)) return forward(Rows(x), x.size(0), w, Rows(y));
   forward_by_tiles(x, w, at::kCPU, y);
 }

@@ -14,7 +14,7 @@ Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
   check_run_folder(recipe);
   const Prepared prepared = prepare(recipe, std::time(nullptr), progress);
   const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
-  check_exports(recipe, prepared, *model);
+  check_against_model(recipe, prepared, *model);
   const AttachReport attached =
       attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed), original_weights(*prepared.checkpoint));
   const Fit fit = fitted(recipe, prepared, *model);

@@ -182,7 +182,7 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   const std::time_t started = started_at(folder);
   const Prepared prepared = prepare(recipe, started, progress);
   const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
-  check_exports(recipe, prepared, *model);
+  check_against_model(recipe, prepared, *model);
   if (!fs::exists(folder.path / "manifest.json"))
     write_json(folder.path / "manifest.json", manifest_of(recipe, prepared, started));
   const std::vector<EvaluationRow> rows = evaluation_rows(recipe, prepared);

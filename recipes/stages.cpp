@@ -98,7 +98,8 @@ Json targets_of(CausalLM& model) {
   return targets;
 }
 
-void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
+void check_against_model(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
+  check_ranks(model, recipe.adapter);
   const std::vector<std::string> targets = plan_adapters(model, recipe.adapter).targets;
   for (const ExportFile& file : recipe.export_.files) {
     if (file.merge == "adapter" && !prepared.checkpoint->is_gguf())

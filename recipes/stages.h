@@ -53,7 +53,7 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
 /// What is trained, grouped by the module's last name: [{"name", "count", "shape", "parameters"}].
 Json targets_of(CausalLM& model);
 
-/// Error(usage) for every export that cannot work, before anything is trained.
-void check_exports(const Recipe& recipe, const Prepared& prepared, CausalLM& model);
+/// Error(usage) for ranks that no weight has and for every export that cannot work, before anything is trained.
+void check_against_model(const Recipe& recipe, const Prepared& prepared, CausalLM& model);
 
 }  // namespace retort

@@ -116,6 +116,7 @@ extern const AdapterKind adapter_dora{
     },
     .to_peft = low_rank_to_peft,
     .from_peft = low_rank_from_peft,
+    .product_on_each = true,
     .saved = low_rank_saved,
 };
 

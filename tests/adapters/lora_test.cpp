@@ -188,6 +188,33 @@ TEST(Lora, DropoutWithCheckpointingGivesTheSameGradients) {
   for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(at::equal(gradients[0][i], gradients[1][i])) << i;
 }
 
+TEST(Attach, ARankAboveAWeightsSmallerDimensionIsNamed) {
+  const auto model = peft_model(at::kFloat);
+  AdapterOptions options;
+  options.r = 8;
+  for (const char* kind : {"lora", "dora", "vera"}) {
+    options.kind = kind;
+    options.rank_pattern = {};
+    EXPECT_NO_THROW(check_ranks(*model, options)) << kind;
+    options.r = 17;  // every weight has 16 or fewer rows or columns
+    if (options.kind == "vera") {
+      EXPECT_NO_THROW(check_ranks(*model, options)) << "its projections are shared";
+      continue;
+    }
+    options.r = 8;
+    options.rank_pattern = {{"up_proj", 17}};
+    try {
+      check_ranks(*model, options);
+      ADD_FAILURE() << kind;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit(), Exit::usage);
+      EXPECT_NE(std::string(error.what()).find("layers.0.mlp.up_proj is 24 x 16 and would get a product of rank 17"),
+                std::string::npos)
+          << error.what();
+    }
+  }
+}
+
 /// A block's input that waits in host memory comes back as it was.
 TEST(DeviceOffloading, ChangesNoBit) {
   if (!at::hasCUDA()) GTEST_SKIP() << "needs a CUDA device: run bench/device on a machine that has one";

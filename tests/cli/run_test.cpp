@@ -135,7 +135,8 @@ TEST_F(SmallRun, LeavesEverythingThatTheDesignNames) {
 
 TEST_F(SmallRun, AboveItsLimitsAFileIsRefusedWith22) {
   const ProcessResult result =
-      retort(command("run", {"export.gate.max_kl=1e-9", "export.files=[{format: gguf, type: Q4_0}]"}));
+      retort(command("run", {"export.gate.max_kl=1e-9", "export.files=[{format: gguf, type: Q4_0}]", "evaluate=[]",
+                             "train.max_steps=1", "export.gate.rows=1"}));
   EXPECT_EQ(result.status, 22) << result.errors;
   EXPECT_TRUE(fs::exists(latest() / "export/foldoc-categories-Q4_0.refused.gguf"));
   EXPECT_FALSE(fs::exists(latest() / "export/foldoc-categories-Q4_0.gguf"));
@@ -179,6 +180,7 @@ TEST_F(SmallRun, WhatTheRunWouldRefuseCheckRefuses) {
   EXPECT_EQ(retort(command("check", {"export.files=[{format: gguf, type: Q9_Z}]"})).status, 64);
   EXPECT_EQ(retort(command("check", {"export.files=[{format: gguf, type: IQ1_S}]"})).status, 64);
   EXPECT_EQ(retort(command("check", {"adapter.target_modules=[no_such_proj]"})).status, 64);
+  EXPECT_EQ(retort(command("check", {"adapter.r=200"})).status, 64) << "k_proj has 192 rows";
   EXPECT_EQ(retort(command("check", {"model.path=" + (folder / "none.gguf").string()})).status, 69);
 }
 
