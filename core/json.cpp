@@ -4,6 +4,8 @@
 
 #include "core/files.h"
 
+template class nlohmann::basic_json<nlohmann::ordered_map>;
+
 namespace retort {
 namespace {
 
