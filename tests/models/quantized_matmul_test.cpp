@@ -62,6 +62,18 @@ INSTANTIATE_TEST_SUITE_P(Types, TiledMatmul,
                                          "fp4", "int8", "int8_blocks"),
                          [](const auto& info) { return std::string(info.param); });
 
+// Rows that end within a vector, for each number of tokens that goes without tiles or just not.
+TEST(TiledMatmul, ColumnsNeedNotFillAVector) {
+  at::manual_seed(4);
+  for (const char* type : {"F32", "F16", "BF16", "int8"})
+    for (int64_t tokens = 1; tokens <= 17; ++tokens) {
+      const QuantizedTensor w = random_weight(type, 5, 77);
+      const at::Tensor whole = w.dequantize(at::kFloat), x = at::randn({tokens, 77}), y = at::empty({tokens, 5});
+      matmul_transposed(x, w, y);
+      EXPECT_LT(relative(y, at::mm(x, whole.t())), 5e-6) << type << " " << tokens;
+    }
+}
+
 TEST(TiledMatmul, WritesIntoSlicesAndNowhereElse) {
   at::manual_seed(2);
   const QuantizedTensor w = random_weight("Q4_1", 70, 96);

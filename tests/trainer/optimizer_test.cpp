@@ -22,6 +22,19 @@ at::Tensor fill(const std::vector<int64_t>& shape, const std::function<double(in
   return out.to(at::kFloat);
 }
 
+/// Each train block is an error of usage that says the words beside it.
+void expect_refused(const std::vector<std::pair<std::string, std::string>>& cases) {
+  for (const auto& [yaml, words] : cases) {
+    try {
+      options_from(yaml);
+      ADD_FAILURE() << yaml << " was accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit(), Exit::usage) << yaml;
+      EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << yaml << "\n" << error.what();
+    }
+  }
+}
+
 std::vector<Parameter> parameters_of(const std::vector<std::vector<int64_t>>& shapes) {
   std::vector<Parameter> parameters;
   for (const auto& shape : shapes)
@@ -127,28 +140,19 @@ TEST(TrainOptions, ReadsHuggingFaceNames) {
 }
 
 TEST(TrainOptions, PeersNamesAreErrorsThatSayOurs) {
-  for (const auto& [yaml, ours] : std::vector<std::pair<std::string, std::string>>{
-           {"{lr: 1e-4}", "learning_rate"},
-           {"{epochs: 3}", "num_train_epochs"},
-           {"{per_device_train_batch_size: 4}", "micro_batch_size"},
-           {"{optim: adamw_torch}", "optimizer"},
-           {"{evals_per_epoch: 4}", "eval_steps"},
-           {"{dtype: bf16}", "model.dtype"},
-           {"{learning_rat: 1e-4}", "learning_rate"},
-           {"{lr_scheduler_type: cosin}", "cosine"},
-           {"{micro_batch_size: 0}", "micro_batch_size"},
-           {"{adam_beta2: 1.0}", "adam_beta2"},
-           {"{warmup_steps: 3, warmup_ratio: 0.1}", "warmup_steps"},
-           {"{lr_scheduler_type: constant, min_lr_ratio: 0.1}", "min_lr_ratio"},
-           {"{early_stopping_patience: 2}", "eval_steps"}}) {
-    try {
-      options_from(yaml);
-      ADD_FAILURE() << yaml << " was accepted";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.exit(), Exit::usage);
-      EXPECT_NE(std::string(error.what()).find(ours), std::string::npos) << error.what();
-    }
-  }
+  expect_refused({{"{lr: 1e-4}", "learning_rate"},
+                  {"{epochs: 3}", "num_train_epochs"},
+                  {"{per_device_train_batch_size: 4}", "micro_batch_size"},
+                  {"{optim: adamw_torch}", "optimizer"},
+                  {"{evals_per_epoch: 4}", "eval_steps"},
+                  {"{dtype: bf16}", "model.dtype"},
+                  {"{learning_rat: 1e-4}", "learning_rate"},
+                  {"{lr_scheduler_type: cosin}", "cosine"},
+                  {"{micro_batch_size: 0}", "micro_batch_size"},
+                  {"{adam_beta2: 1.0}", "adam_beta2"},
+                  {"{warmup_steps: 3, warmup_ratio: 0.1}", "warmup_steps"},
+                  {"{lr_scheduler_type: constant, min_lr_ratio: 0.1}", "min_lr_ratio"},
+                  {"{early_stopping_patience: 2}", "eval_steps"}});
 }
 
 TEST(TrainOptions, ValidationKeysNeedValidationData) {
@@ -339,27 +343,18 @@ TEST(Optimizer, LoraPlusNeedsAB) {
 }
 
 TEST(TrainOptions, OptionsOfAnotherOptimizerAreErrorsThatSayWhose) {
-  for (const auto& [yaml, part] : std::vector<std::pair<std::string, std::string>>{
-           {"{optimizer: adam}", "did you mean adamw"},
-           {"{optimizer: paged_lionn}", "paged_lion"},
-           {"{optimizer: sgd, adam_beta2: 0.9}", "adam_beta2"},
-           {"{optimizer: lion, adam_epsilon: 1e-6}", "those that do: adamw, adamw_8bit, muon"},
-           {"{optim_args: {momentum: 0.9}}", "those that do: muon, sgd"},
-           {"{optimizer: adafactor, optim_args: {beta2_decay: -0.8}}", "decay_rate"},
-           {"{optimizer: muon, optim_args: {momentum: 1.0}}", "momentum"},
-           {"{optimizer: muon, optim_args: {adjust_lr_fn: moonshot}}", "match_rms_adamw"},
-           {"{optimizer: sgd, optim_args: {nesterov: true}}", "momentum above 0"},
-           {"{momentum: 0.9}", "optim_args.momentum"},
-           {"{optim_args: {momentun: 0.9}}", "momentum"},
-           {"{loraplus_lr_ratio: 0}", "loraplus_lr_ratio"}}) {
-    try {
-      options_from(yaml);
-      ADD_FAILURE() << yaml << " was accepted";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.exit(), Exit::usage) << yaml;
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << yaml << "\n" << error.what();
-    }
-  }
+  expect_refused({{"{optimizer: adam}", "did you mean adamw"},
+                  {"{optimizer: paged_lionn}", "paged_lion"},
+                  {"{optimizer: sgd, adam_beta2: 0.9}", "adam_beta2"},
+                  {"{optimizer: lion, adam_epsilon: 1e-6}", "those that do: adamw, adamw_8bit, muon"},
+                  {"{optim_args: {momentum: 0.9}}", "those that do: muon, sgd"},
+                  {"{optimizer: adafactor, optim_args: {beta2_decay: -0.8}}", "decay_rate"},
+                  {"{optimizer: muon, optim_args: {momentum: 1.0}}", "momentum"},
+                  {"{optimizer: muon, optim_args: {adjust_lr_fn: moonshot}}", "match_rms_adamw"},
+                  {"{optimizer: sgd, optim_args: {nesterov: true}}", "momentum above 0"},
+                  {"{momentum: 0.9}", "optim_args.momentum"},
+                  {"{optim_args: {momentun: 0.9}}", "momentum"},
+                  {"{loraplus_lr_ratio: 0}", "loraplus_lr_ratio"}});
 }
 
 }  // namespace retort
