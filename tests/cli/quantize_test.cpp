@@ -124,7 +124,7 @@ TEST(Qlora, RunsOnNf4AndPassesItsGate) {
   const ProcessResult result =
       retort({"run", RETORT_SOURCE_DIR "/configs/smollm2/qlora_nf4.yaml", "output_dir=" + (folder / "runs").string(),
               "train.max_steps=2", "data.max_length=160", "data.truncation=drop", "data.train.0.limit=24",
-              "data.validation.0.limit=6", "export.gate.rows=4", "export.gate.min_top1=0.7",
+              "data.validation.0.limit=6", "export.gate.rows=4",
               "export.files=[{format: peft}, {format: gguf, type: Q8_0}]", "evaluate=[{kind: perplexity, limit: 2}]"});
   ASSERT_EQ(result.status, 0) << result.errors;
   const fs::path latest = folder / "runs/foldoc-categories-nf4/latest";

@@ -6,6 +6,7 @@
 #include <ggml.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 
 #include "adapters/attach.h"
@@ -222,6 +223,15 @@ TEST(Gate, TakesLimitsFromTheRecipe) {
   expect_refused(strict, "mean KL divergence");
   EXPECT_EQ(strict.limits.max_kl, 1e-9);
   expect_refused(gate(fixture().reference(), file, fixture().rows, {}, 1.0), "share of equal most likely tokens");
+}
+
+TEST(Gate, AllowsAShareOfFewPositionsItsScatter) {
+  const GateFile file{.path = fixture().exported("Q8_0"), .adapter = {}, .type = "Q8_0"};
+  const GateReport report = gate(fixture().reference(), file, fixture().rows);
+  const double limit = gate_limits("Q8_0", {}, {}).min_top1;
+  EXPECT_DOUBLE_EQ(report.limits.min_top1,
+                   limit - 3 * std::sqrt(limit * (1 - limit) / static_cast<double>(report.positions)));
+  EXPECT_EQ(gate(fixture().reference(), file, fixture().rows, {}, 0.7).limits.min_top1, 0.7);
 }
 
 TEST(Gate, LimitsSeparateWhatWasMeasured) {
