@@ -41,6 +41,31 @@ RETORT_INLINE float simd_exp(float x) {
 }
 RETORT_INLINE double simd_exp(double x) { return std::exp(x); }
 
+/// log of a normal positive number without branches; NaN stays NaN. Absolute error 1e-7: Cephes' polynomial on
+/// [sqrt(1/2), sqrt(2)).
+RETORT_INLINE float simd_log(float x) {
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  // The exponent for which the fraction lies in that interval: 0x3f3504f3 is sqrt(1/2).
+  const int32_t exponent = (bits - 0x3f3504f3) >> 23;
+  bits -= static_cast<int32_t>(static_cast<uint32_t>(exponent) << 23);
+  float fraction;
+  std::memcpy(&fraction, &bits, sizeof fraction);
+  const float n = static_cast<float>(exponent), r = fraction - 1.0f;
+  float p = 7.0376836292e-2f;
+  p = p * r - 1.1514610310e-1f;
+  p = p * r + 1.1676998740e-1f;
+  p = p * r - 1.2420140846e-1f;
+  p = p * r + 1.4249322787e-1f;
+  p = p * r - 1.6668057665e-1f;
+  p = p * r + 2.0000714765e-1f;
+  p = p * r - 2.4999993993e-1f;
+  p = p * r + 3.3333331174e-1f;
+  const float square = r * r;
+  return x != x ? x : r + (p * r * square - 0.5f * square + n * -2.12194440e-4f) + n * 0.693359375f;
+}
+RETORT_INLINE double simd_log(double x) { return std::log(x); }
+
 /// Sums below run in 16 partial sums, so that they vectorize although the compiler may not reorder additions.
 inline constexpr int64_t simd_lanes = 16;
 
