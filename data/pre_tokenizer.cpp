@@ -62,7 +62,38 @@ void collect(const Json& step, std::vector<std::string>& steps, const std::strin
   }
 }
 
+std::string known_names() {
+  std::string names;
+  for (const Known& candidate : known()) names += std::string(names.empty() ? "" : ", ") + candidate.pre;
+  return names;
+}
+
 }  // namespace
+
+PreTokenizer pre_tokenizer_named(const std::string& pre, const std::string& where) {
+  for (const Known& candidate : known()) {
+    if (candidate.pre != pre) continue;
+    Json steps = Json::array();
+    bool splits = false;  // by gpt2's own rules, which ByteLevel holds
+    for (const std::string& rule : candidate.steps) {
+      if (rule == "digit")
+        steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
+      else if (rule == gpt2)
+        splits = true;
+      else
+        steps.push_back(
+            {{"type", "Split"}, {"pattern", {{"Regex", rule}}}, {"behavior", "Isolated"}, {"invert", false}});
+    }
+    steps.push_back(
+        {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", splits}});
+    return {steps.size() == 1 ? steps[0] : Json{{"type", "Sequence"}, {"pretokenizers", steps}},
+            candidate.ignore_merges};
+  }
+  fail(Exit::bad_input,
+       "{}: tokenizer.ggml.pre is \"{}\", whose rules are not known here; known are {}. Start from the model's Hugging "
+       "Face folder, whose tokenizer is copied",
+       where, pre, known_names());
+}
 
 std::string find_pre_tokenizer(const Json& pre_tokenizer, bool ignore_merges, const std::string& where) {
   std::vector<std::string> steps;
@@ -71,14 +102,13 @@ std::string find_pre_tokenizer(const Json& pre_tokenizer, bool ignore_merges, co
   for (const Known& candidate : known())
     if (candidate.steps == steps && (!found || candidate.ignore_merges == ignore_merges)) found = &candidate;
   if (found) return found->pre;
-  std::string names, rules;
-  for (const Known& candidate : known()) names += std::string(names.empty() ? "" : ", ") + candidate.pre;
+  std::string rules;
   for (const std::string& step : steps) rules += (rules.empty() ? "" : " then ") + step;
   fail(
       Exit::bad_input,
       "{}: unknown pre-tokenizer: {}; known are the rules of {}. A file with other rules would be tokenized wrongly by "
       "llama.cpp; use the model's GGUF file, which names its pre-tokenizer",
-      where, rules.empty() ? "none" : rules, names);
+      where, rules.empty() ? "none" : rules, known_names());
 }
 
 }  // namespace retort

@@ -1,4 +1,4 @@
-// What a Hugging Face folder says about its tokenizer, before it becomes GGUF keys. Used by vocabulary_writer.cpp only.
+// What a Hugging Face folder says about its tokenizer, before it becomes GGUF keys.
 #pragma once
 
 #include <cstdint>
@@ -49,5 +49,12 @@ bool looks_special(const std::string& token);
 /// tokenizer.ggml.pre for the pre_tokenizer object of a tokenizer.json: the known one that splits by the same rules.
 /// Error(bad_input) showing the rules that were found and naming those that are known.
 std::string find_pre_tokenizer(const Json& pre_tokenizer, bool ignore_merges, const std::string& where);
+
+/// The other way: what a tokenizer.json says for a tokenizer.ggml.pre. Error(bad_input) naming those that are known.
+struct PreTokenizer {
+  Json json;
+  bool ignore_merges = false;
+};
+PreTokenizer pre_tokenizer_named(const std::string& pre, const std::string& where);
 
 }  // namespace retort
