@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "export/adapter_gguf.h"
+#include "export/hf_folder.h"
 #include "export/metadata.h"
 #include "models/family.h"
 #include "models/llama_runtime.h"
@@ -29,32 +30,13 @@ struct Piece {
   int type = GGML_TYPE_F32;            ///< ggml_type to write
 };
 
-/// Every tensor of the merged model. An adapter on a tied head changes the head alone: the file gets a head of its own.
-/// A bias where the base has none comes with zeros for the layers that have no such adapter.
-std::vector<TensorSpec> merged_specs(ModelConfig config,
-                                     const std::map<std::string, std::function<at::Tensor()>>& merged) {
-  const int64_t vocab = config.vocab, dim = config.dim;
-  for (const auto& [name, make] : merged) {
-    if (!name.ends_with(".bias")) continue;
-    if (name.find(".mlp.") != std::string::npos)
-      config.mlp_bias = true;
-    else if (name.ends_with(".o_proj.bias"))
-      config.attention_output_bias = true;
-    else
-      config.attention_bias = true;
-  }
-  std::vector<TensorSpec> specs = family_of(config).tensors(config);
-  if (config.tied && merged.contains("lm_head.weight"))
-    specs.push_back({"lm_head.weight", "output.weight", {vocab, dim}});
-  return specs;
-}
-
 /// In the order of writing. Weights that change are F32, and so are norms and biases, which llama.cpp wants that way;
 /// the rest keep their bytes unless the whole file is to be F32.
 std::vector<Piece> pieces_of(const Checkpoint& base, CausalLM& model, bool all_f32) {
   const auto merged = merged_tensors(base, model);
   std::vector<Piece> pieces;
-  for (TensorSpec& spec : merged_specs(base.config(), merged)) {
+  const ModelConfig config = merged_config(base.config(), merged);
+  for (TensorSpec& spec : family_of(config).tensors(config)) {
     Piece piece{.spec = std::move(spec), .merged = {}};
     const std::string& name = piece.spec.name;
     if (const auto made = merged.find(name); made != merged.end()) {
