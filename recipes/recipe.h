@@ -41,6 +41,7 @@ struct DataOptions {
   std::string chat_template;  ///< a Jinja file instead of the model's own
   std::vector<DatasetOptions> train, validation;
 };
+const Schema<DataOptions>& schema_of(DataOptions*);
 
 struct ExportFile {
   std::string format;                ///< peft | gguf_adapter | gguf

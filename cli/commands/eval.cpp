@@ -1,4 +1,4 @@
-// retort eval: a GGUF model's accuracy and perplexity on a recipe's held-out rows or on a file, as a table or JSON.
+// retort eval: a model's accuracy and perplexity on a recipe's held-out rows or on a file, as a table or JSON.
 #include <cstdio>
 #include <memory>
 
@@ -79,11 +79,12 @@ int evaluate_command(const Arguments& arguments) {
     if (auto row = evaluation_row(*tokenizer, chat_template, chat, plan.encode, ledger))
       rows.push_back(std::move(*row));
   }
-  const auto model = serve(path, arguments.adapter, {.threads = arguments.threads, .exact = true});
+  const ServableFile file(path);
+  const auto model = serve(path, file, arguments.adapter, {.threads = arguments.threads, .exact = true});
   const std::vector<Evaluation> results =
       evaluate(plan.evaluators, rows, predictor_of(*model, *tokenizer), path.filename().string());
   std::optional<Speed> speed;
-  if (arguments.speed) speed = measure_speed(path, arguments.threads);
+  if (arguments.speed) speed = measure_speed(file.path(), arguments.threads);
   if (arguments.json) {
     Json json{{"model", path.string()}, {"evaluate", Json::array()}};
     for (const Evaluation& result : results) json["evaluate"].push_back(result.to_json());
@@ -118,7 +119,7 @@ std::vector<std::string> names_of_evaluators() {
 
 std::function<int()> setup(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
-  app.add_option("--model", arguments->model, "GGUF file: a path or a source")->required();
+  app.add_option("--model", arguments->model, "GGUF file or Hugging Face folder: a path or a source")->required();
   app.add_option("--adapter", arguments->adapter, "PEFT folder or GGUF adapter: a path or a source");
   app.add_option("--recipe", arguments->recipe,
                  "measure on this recipe's data.validation, with its evaluators and chat template");
@@ -140,7 +141,7 @@ std::function<int()> setup(CLI::App& app) {
 
 extern const Command command_eval;
 const Command command_eval = {
-    "eval", "Measure a GGUF model on held-out rows.",
+    "eval", "Measure a model on held-out rows.",
     "  retort eval --model runs/foldoc-categories/latest/export/foldoc-categories-Q4_K_M.gguf \\\n"
     "    --recipe configs/quickstart.yaml\n"
     "  retort eval --model base.gguf --adapter runs/foldoc-categories/latest/adapter --recipe configs/quickstart.yaml\n"

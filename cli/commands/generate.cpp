@@ -1,4 +1,4 @@
-// retort generate: answers a prompt with a GGUF model, as llama.cpp serves it, and streams the text.
+// retort generate: answers a prompt with a model, as llama.cpp serves it, and streams the text.
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -39,10 +39,6 @@ size_t whole_characters(const std::string& text) {
 
 int generate(const Arguments& arguments) {
   const auto path = pull({.uri = arguments.model, .sha256 = "", .name = ""});
-  if (std::filesystem::is_directory(path)) {
-    fail(Exit::usage, "{}: generate needs a GGUF file; make one of a Hugging Face folder with retort export",
-         path.string());
-  }
   std::string prompt = arguments.prompt;
   if (prompt.empty()) {
     prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
@@ -60,7 +56,8 @@ int generate(const Arguments& arguments) {
     chat.messages.push_back({"user", prompt});
     ids = encode_prompt(*tokenizer, ChatTemplate(*tokenizer), chat);
   }
-  const auto model = serve(path, arguments.adapter, {.threads = arguments.threads});
+  const ServableFile file(path);
+  const auto model = serve(path, file, arguments.adapter, {.threads = arguments.threads});
   std::string pending;
   model->generate(ids, arguments.max_tokens, arguments.temperature, arguments.seed, [&](int32_t id) {
     pending += tokenizer->piece(id);
@@ -75,7 +72,7 @@ int generate(const Arguments& arguments) {
 
 std::function<int()> setup(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
-  app.add_option("--model", arguments->model, "GGUF file: a path or a source")->required();
+  app.add_option("--model", arguments->model, "GGUF file or Hugging Face folder: a path or a source")->required();
   app.add_option("--adapter", arguments->adapter, "PEFT folder or GGUF adapter: a path or a source");
   app.add_option("--prompt", arguments->prompt, "the question; default: standard input");
   app.add_option("--system", arguments->system, "the system message; default: the template's own");
@@ -95,7 +92,7 @@ std::function<int()> setup(CLI::App& app) {
 
 extern const Command command_generate;
 const Command command_generate = {
-    "generate", "Answer a prompt with a GGUF model, streaming the text.",
+    "generate", "Answer a prompt with a model, streaming the text.",
     "  retort generate --model runs/foldoc-categories/latest/export/foldoc-categories-Q4_K_M.gguf \\\n"
     "    --prompt 'What is a modem?'\n"
     "  echo 'What is a modem?' | retort generate --model base.gguf --adapter runs/foldoc-categories/latest/adapter\n"
