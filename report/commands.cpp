@@ -76,16 +76,19 @@ void serve_gguf_adapter(Json& commands, const Json& report, const std::string& p
                   shell_word(path)));
 }
 
+std::string python_text(const std::string& text) {
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// The system message as the first entry of a Python list, with a comma; nothing when there is none.
+std::string python_system(const Json& report) {
+  const std::string system = text_at(report, "/chat/system");
+  return system.empty() ? "" : fmt::format("{{\"role\": \"system\", \"content\": {}}}, ", python_text(system));
+}
+
 void serve_peft(Json& commands, const Json& report, const std::string& path) {
   std::string base = text_at(report, "/model/hub_id");
-  std::string python_path = Json(path).dump(-1, ' ', false, Json::error_handler_t::replace);
-  std::string python_base = base.empty() ? "BASE_MODEL_FOLDER_OR_HUB_ID" : base;
-  python_base = Json(python_base).dump(-1, ' ', false, Json::error_handler_t::replace);
-  std::string system = text_at(report, "/chat/system");
-  if (!system.empty())
-    system = fmt::format("{{\"role\": \"system\", \"content\": {}}}, ",
-                         Json(system).dump(-1, ' ', false, Json::error_handler_t::replace));
-  std::string question = Json(example_prompt(report)).dump(-1, ' ', false, Json::error_handler_t::replace);
+  const std::string python_base = python_text(base.empty() ? "BASE_MODEL_FOLDER_OR_HUB_ID" : base);
   add(commands, path, "PEFT in Python", "The adapter over the base model in transformers.",
       fmt::format("from peft import PeftModel\n"
                   "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -97,7 +100,19 @@ void serve_peft(Json& commands, const Json& report, const std::string& path) {
                   "return_dict=True)\n"
                   "output = model.generate(**inputs, max_new_tokens=64, do_sample=False)\n"
                   "print(tokenizer.decode(output[0, inputs[\"input_ids\"].shape[1]:], skip_special_tokens=True))",
-                  python_base, python_path, system, question));
+                  python_base, python_text(path), python_system(report), python_text(example_prompt(report))));
+}
+
+// A merged model that needs no base.
+void serve_hf_folder(Json& commands, const Json& report, const std::string& path) {
+  add(commands, path, "transformers in Python", "The merged model with its tokenizer and chat template.",
+      fmt::format("from transformers import pipeline\n\n"
+                  "chat = pipeline(\"text-generation\", model={})\n"
+                  "print(chat([{}{{\"role\": \"user\", \"content\": {}}}], max_new_tokens=64, "
+                  "do_sample=False)[0][\"generated_text\"][-1])",
+                  python_text(path), python_system(report), python_text(example_prompt(report))));
+  add(commands, path, "vLLM", "An OpenAI-compatible server on port 8000.",
+      fmt::format("vllm serve {} --port 8000", shell_word(path)));
 }
 
 }  // namespace
@@ -113,6 +128,7 @@ Json serve_commands(const Json& report) {
     if (format == "gguf") serve_gguf(commands, report, path, text_at(file, "/adapter"));
     if (format == "gguf_adapter") serve_gguf_adapter(commands, report, path);
     if (format == "peft") serve_peft(commands, report, path);
+    if (format == "safetensors") serve_hf_folder(commands, report, path);
   }
   return commands;
 }

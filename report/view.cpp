@@ -26,6 +26,7 @@ Json facts_of(const Json& object) {
 std::string model_label(const std::string& on) {
   if (on == "base") return "Base model";
   if (on == "trained") return "Trained";
+  if (on == "teacher") return "Teacher";
   if (on.starts_with("shipped:")) return "Shipped " + on.substr(8);
   return on;
 }
@@ -34,6 +35,7 @@ std::string format_label(const std::string& format) {
   if (format == "gguf") return "GGUF";
   if (format == "gguf_adapter") return "GGUF adapter";
   if (format == "peft") return "PEFT adapter";
+  if (format == "safetensors") return "Hugging Face folder";
   return format;
 }
 
@@ -69,7 +71,7 @@ std::vector<Evaluation> evaluations_of(const Json& report) {
   }
   auto rank = [](const Json* entry) {
     std::string on = text_at(*entry, "/on");
-    return on == "base" ? 0 : on == "trained" ? 1 : 2;
+    return on == "teacher" ? -1 : on == "base" ? 0 : on == "trained" ? 1 : 2;
   };
   for (Evaluation& evaluation : evaluations)
     std::stable_sort(evaluation.entries.begin(), evaluation.entries.end(),
@@ -344,6 +346,7 @@ Json report_view(const Json& report) {
           {"tiles", tiles_of(report, evaluations)},
           {"evaluations", evaluations_view(evaluations)},
           {"samples", samples_view(report)},
+          {"distill", distill_view(report)},
           {"exports", exports_view(report)},
           {"commands", serve_commands(report)},
           {"training", training_facts(report)},

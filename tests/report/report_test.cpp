@@ -50,6 +50,63 @@ void expect_shown(const std::string& page, const Json& value, const std::string&
       << where << " = " << value << " is not on the page";
 }
 
+TEST(Report, ShowsTeacherAndStudent) {
+  Json report = sample();
+  EXPECT_FALSE(has(render_report(report), "Teacher and student"));
+  const auto measured = [](double kl, double agreement, double entropy, double first, double second) {
+    return Json{{{"tokens", 5821},
+                 {"divergence", kl},
+                 {"agreement", agreement},
+                 {"cross_entropy", entropy},
+                 {"by_position",
+                  {{{"from", 0}, {"tokens", 421}, {"divergence", first}},
+                   {{"from", 16}, {"tokens", 5400}, {"divergence", second}},
+                   {{"from", 64}, {"tokens", 0}, {"divergence", nullptr}}}}}};
+  };
+  report["distill"] = {{"loss", "skew_kl"},
+                       {"temperature", 2.5},
+                       {"kd_ratio", 0.85},
+                       {"estimator", "clustered"},
+                       {"teachers",
+                        {{{"path", "big-teacher.gguf"},
+                          {"weight", 0.75},
+                          {"vocabulary", "49,152 tokens, the same"},
+                          {"engine", "llama.cpp"},
+                          {"quantization", "Q5_K"},
+                          {"sha256", "0123abcd"},
+                          {"error", {{"kl_mean", 0.0123}}},
+                          {"cache", {{"positions", 126090}, {"bytes_a_token", 46.7}, {"tail_mass", 0.235}}}}}},
+                       {"before", measured(3.21, 0.412, 5.43, 4.56, 2.34)},
+                       {"after", measured(0.987, 0.654, 2.71, 1.23, 0.876)}};
+  const std::string page = without_chart_js(render_report(report));
+  for (const std::string& text : {std::string("Teacher and student"),
+                                  std::string("skew_kl"),
+                                  std::string("2.5"),
+                                  std::string("0.85"),
+                                  std::string("clustered"),
+                                  std::string("big-teacher.gguf"),
+                                  std::string("0.75"),
+                                  std::string("49,152 tokens, the same"),
+                                  std::string("Q5_K"),
+                                  std::string("0123abcd"),
+                                  std::string("0.0123"),
+                                  std::string("126,090"),
+                                  std::string("46.7"),
+                                  show_percent(0.235),
+                                  std::string("3.21"),
+                                  std::string("0.987"),
+                                  show_percent(0.412),
+                                  show_percent(0.654),
+                                  std::string("5.43"),
+                                  std::string("2.71"),
+                                  std::string("4.56"),
+                                  std::string("1.23"),
+                                  std::string("2.34"),
+                                  std::string("0.876"),
+                                  std::string("5,400")})
+    EXPECT_TRUE(has(page, text)) << text;
+}
+
 TEST(Report, ShowsEveryKey) {
   Json report = sample();
   const std::string page = without_chart_js(render_report(report));

@@ -123,6 +123,26 @@ TEST(TinyModel, ParametersOfBf16LearnAsThoseOfF32Do) {
   EXPECT_NEAR(learned[1] / learned[0], 1, 0.2);
 }
 
+/// model.dtype: bf16, whose products and activations have 8 bits.
+TEST(TinyModel, ComputingInBf16LearnsAsF32Does) {
+  FakeData data(24);
+  std::vector<TrainResult> results;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    TrainOptions options;
+    options.micro_batch_size = 12;
+    options.gradient_accumulation_steps = 2;
+    options.max_steps = 30;
+    options.learning_rate = 5e-3;
+    options.gradient_checkpointing = true;
+    Tiny tiny(0, dtype);
+    for (const Parameter& p : tiny.parameters) EXPECT_EQ(p.tensor.scalar_type(), at::kFloat) << p.name;
+    results.push_back(tiny.train_in(fresh_folder(fmt::format("tiny-compute-{}", results.size())), options, data));
+  }
+  EXPECT_GT(results[0].loss_first - results[0].loss_last, 0.5) << "nats";
+  EXPECT_NEAR(results[1].loss_first, results[0].loss_first, 0.02);
+  EXPECT_NEAR(results[1].loss_last, results[0].loss_last, 0.1);
+}
+
 TEST(TinyModel, SplittingTheBatchChangesNoUpdate) {
   FakeData data(24);
   std::vector<std::vector<at::Tensor>> ends;

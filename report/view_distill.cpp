@@ -1,0 +1,68 @@
+// The student beside its teachers, before and after.
+#include "report/format.h"
+#include "report/view.h"
+
+namespace retort {
+namespace {
+
+Json fact(const std::string& label, const std::string& value) { return {{"label", label}, {"value", value}}; }
+
+/// A row of the table: what, before, after.
+Json compared(const std::string& what, const std::string& before, const std::string& after) {
+  return {{"what", what}, {"before", before}, {"after", after}};
+}
+
+Json teacher_view(const Json& teacher, const Json& before, const Json& after) {
+  Json facts = Json::array();
+  for (const char* key : {"engine", "quantization", "weight", "vocabulary"})
+    facts.push_back(fact(key, show_any(value_at(teacher, std::string("/") + key))));
+  const Json& cache = value_at(teacher, "/cache");
+  if (cache.is_object()) {
+    facts.push_back(fact("cached tokens", show_count(value_at(cache, "/positions"))));
+    facts.push_back(fact("bytes a token", show_number(value_at(cache, "/bytes_a_token"))));
+    facts.push_back(fact("mass outside the kept tokens", show_percent(value_at(cache, "/tail_mass"))));
+  }
+  const Json& error = value_at(teacher, "/error");
+  if (error.is_object())
+    facts.push_back(fact("its own error, KL from its reference", show_number(value_at(error, "/kl_mean"))));
+  Json rows = Json::array();
+  rows.push_back(compared("KL from the teacher, nats a token", show_number(value_at(before, "/divergence")),
+                          show_number(value_at(after, "/divergence"))));
+  rows.push_back(compared("Same most likely token", show_percent(value_at(before, "/agreement")),
+                          show_percent(value_at(after, "/agreement"))));
+  rows.push_back(compared("Cross entropy, nats a token", show_number(value_at(before, "/cross_entropy")),
+                          show_number(value_at(after, "/cross_entropy"))));
+  Json positions = Json::array();
+  const Json &first = list_at(before, "/by_position"), &then = list_at(after, "/by_position");
+  for (size_t i = 0; i < then.size() && i < first.size(); ++i) {
+    if (value_at(then[i], "/tokens") == Json(0)) continue;
+    positions.push_back({{"from", show_count(value_at(then[i], "/from"))},
+                         {"tokens", show_count(value_at(then[i], "/tokens"))},
+                         {"before", show_number(value_at(first[i], "/divergence"))},
+                         {"after", show_number(value_at(then[i], "/divergence"))}});
+  }
+  return {{"path", text_at(teacher, "/path")},
+          {"sha256", text_at(teacher, "/sha256")},
+          {"facts", facts},
+          {"rows", rows},
+          {"positions", positions}};
+}
+
+}  // namespace
+
+Json distill_view(const Json& report) {
+  const Json& distill = value_at(report, "/distill");
+  if (!distill.is_object()) return nullptr;
+  Json facts = Json::array();
+  for (const char* key : {"loss", "temperature", "kd_ratio", "estimator"})
+    facts.push_back(fact(key, show_any(value_at(distill, std::string("/") + key))));
+  Json teachers = Json::array();
+  const Json &all = list_at(distill, "/teachers"), &before = list_at(distill, "/before"),
+             &after = list_at(distill, "/after");
+  for (size_t i = 0; i < all.size(); ++i)
+    teachers.push_back(
+        teacher_view(all[i], i < before.size() ? before[i] : Json(), i < after.size() ? after[i] : Json()));
+  return {{"facts", facts}, {"teachers", teachers}};
+}
+
+}  // namespace retort
