@@ -1,5 +1,6 @@
 #include "core/cache.h"
 
+#include <re2/re2.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,6 +31,10 @@ FileLock lock_store() { return FileLock(cache_folder() / "locks" / "store"); }
 std::string file_name_of(const std::string& uri) {
   const std::string path = uri.substr(0, uri.find_first_of("?#"));
   std::string name = path.substr(path.find_last_of("/!") + 1);
+  if (uri.starts_with("join:")) {  // the last piece's name: "model.gguf.part03" of "model.gguf"
+    static const RE2 piece("(.+?)[.](?:part-?)?(?:[0-9]+|[a-z]{2})");
+    RE2::FullMatch(std::string(name), piece, &name);
+  }
   for (char& c : name) {
     if (!std::isalnum(static_cast<unsigned char>(c)) && !std::strchr("._+-", c)) c = '_';
   }

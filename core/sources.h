@@ -11,7 +11,7 @@
 namespace retort {
 
 /// pypi:NAME==VERSION!path/in/wheel, deb:NAME[=VERSION]!path/in/package, hf://org/name[@revision][/file], https://…,
-/// or a plain path. See docs/sources.md.
+/// join:source,source for a file in pieces, or a plain path. See docs/sources.md.
 struct Source {
   std::string uri;
   std::string sha256;  ///< of the file, 64 hexadecimal digits; empty: not checked

