@@ -52,13 +52,14 @@ void check_logits(const at::Tensor& logits, const std::string& teacher, size_t d
 
 /// One teacher of a recipe.
 struct TeacherOptions {
-  std::string kind = "auto";        ///< auto: self without a path, else by what the path is
-  std::filesystem::path path;       ///< a GGUF file, a Hugging Face folder, or JSON Lines of recorded answers
-  std::filesystem::path adapter;    ///< gguf: a GGUF adapter; huggingface, self: a PEFT folder
-  std::filesystem::path reference;  ///< gguf: a file of higher precision, against which the teacher's error is measured
-  double weight = 1;                ///< of this teacher among several
-  int64_t gpu_layers = 0;           ///< gguf: layers on the GPU
-  int64_t threads = 0;              ///< gguf: 0: the cores that this process may use
+  std::string kind = "auto";           ///< auto: self without a path, else by what the path is
+  std::filesystem::path path = {};     ///< a GGUF file, a Hugging Face folder, or JSON Lines of recorded answers
+  std::filesystem::path adapter = {};  ///< gguf: a GGUF adapter; huggingface, self: a PEFT folder
+  std::filesystem::path reference =
+      {};                  ///< gguf: a file of higher precision, against which the teacher's error is measured
+  double weight = 1;       ///< of this teacher among several
+  int64_t gpu_layers = 0;  ///< gguf: layers on the GPU
+  int64_t threads = 0;     ///< gguf: 0: the cores that this process may use
 };
 
 /// What a teacher may take from the student's side.
