@@ -49,66 +49,88 @@ at::Tensor softmax_loss(at::Tensor logits, const at::Tensor& labels) {
   return loss;
 }
 
-/// Calls each(begin, end, d loss / d logits of these rows, what the head's adapter keeps) and returns the loss's sum.
-template <typename Each>
-at::Tensor for_chunks(const Linear& head, const at::Tensor& x, const at::Tensor& labels, int64_t chunk, bool training,
-                      const Each& each) {
+/// Gradients of the head's adapter, apart from those that its parameters have already: they lack the factor that
+/// backward brings.
+class AdapterGradients {
+ public:
+  explicit AdapterGradients(const Linear& head) {
+    if (!head.adapter) return;
+    for (const Parameter& p : head.adapter->parameters()) {
+      tensors_.push_back(p.tensor);
+      before_.push_back(p.tensor.grad());
+      tensors_.back().mutable_grad() = at::zeros_like(p.tensor);
+    }
+  }
+  ~AdapterGradients() {
+    for (size_t i = 0; i < tensors_.size(); ++i) tensors_[i].mutable_grad() = before_[i];
+  }
+  AdapterGradients(const AdapterGradients&) = delete;
+  AdapterGradients& operator=(const AdapterGradients&) = delete;
+
+  variable_list collected() const {
+    variable_list out;
+    for (const at::Tensor& t : tensors_) out.push_back(t.grad());
+    return out;
+  }
+
+ private:
+  std::vector<at::Tensor> tensors_, before_;
+};
+
+/// The loss's sum; with a defined dx [n, dim], also its gradient by x, and the adapter's gradients are added up.
+at::Tensor sum_of_chunks(const Linear& head, const at::Tensor& x, const LogitsLoss& loss, int64_t chunk,
+                         const at::Tensor& dx) {
   const auto wide = at::toOpMathType(x.scalar_type());
-  at::Tensor loss = at::zeros({}, x.options().dtype(at::kDouble));
+  at::Tensor sum = at::zeros({}, x.options().dtype(at::kDouble));
   Kept kept;
   at::Tensor buffer = at::empty({std::min(chunk, x.size(0)), head.out}, x.options());
   for (int64_t begin = 0; begin < x.size(0); begin += chunk) {
     const int64_t end = std::min(begin + chunk, x.size(0));
     const at::Tensor input = x.slice(0, begin, end);
     at::Tensor logits = buffer.slice(0, 0, end - begin);
-    linear_forward(head, input, logits, training, kept);
+    linear_forward(head, input, logits, dx.defined(), kept);
     logits = logits.to(wide);
-    loss.add_(softmax_loss(logits, labels.slice(0, begin, end)));
-    each(begin, end, logits.to(x.scalar_type()), kept);
+    sum.add_(loss(begin, logits));
+    if (dx.defined()) linear_backward(head, input, logits.to(x.scalar_type()), kept, dx.slice(0, begin, end));
   }
-  return loss.to(wide);
+  return sum.to(wide);
 }
 
-/// A frozen head's gradient is known as soon as the logits are, but for the factor that backward brings. A head with an
-/// adapter runs its chunks again in backward, when the factor is known: its parameters' gradients are summed in place.
-struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& labels,
-                            const Linear* head, int64_t chunk) {
-    const at::Tensor rows = at::nonzero(labels >= 0).squeeze(1);
-    const bool all = rows.size(0) == labels.size(0);
-    const at::Tensor x = all ? hidden : hidden.index_select(0, rows), targets = labels.index_select(0, rows);
-    at::Tensor kept = head->adapter ? x : at::empty_like(x);
-    const at::Tensor loss = for_chunks(*head, x, targets, chunk, true,
-                                       [&](int64_t begin, int64_t end, const at::Tensor& dlogits, const Kept&) {
-                                         if (!head->adapter)
-                                           base_backward(*head, dlogits, kept.slice(0, begin, end), false);
-                                       });
-    ctx->save_for_backward({kept, rows, targets});
+/// All gradients are known as soon as the logits are, but for the factor that backward brings.
+struct LinearLoss : torch::autograd::Function<LinearLoss> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& rows, const Linear* head,
+                            const LogitsLoss* loss, int64_t chunk) {
+    const at::Tensor x = rows.size(0) == hidden.size(0) ? hidden : hidden.index_select(0, rows), dx = at::empty_like(x);
+    const AdapterGradients gradients(*head);
+    const at::Tensor sum = sum_of_chunks(*head, x, *loss, chunk, dx);
+    variable_list saved = gradients.collected();
+    saved.insert(saved.end(), {dx, rows});
+    ctx->save_for_backward(saved);
     ctx->saved_data["head"] = reinterpret_cast<int64_t>(head);
-    ctx->saved_data["chunk"] = chunk;
     ctx->saved_data["tokens"] = hidden.size(0);
-    return loss;
+    return sum;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const at::NoGradGuard no_grad;
-    const auto saved = ctx->get_saved_variables();
-    const at::Tensor &kept = saved[0], &rows = saved[1], &targets = saved[2], &factor = gradients[0];
+    variable_list saved = ctx->get_saved_variables();
+    const at::Tensor& factor = gradients[0];
+    const at::Tensor rows = saved.back(),
+                     dx = (saved[saved.size() - 2] * factor).to(saved[saved.size() - 2].scalar_type());
     const auto& head = *reinterpret_cast<const Linear*>(ctx->saved_data["head"].toInt());
-    at::Tensor dx;
     if (head.adapter) {
-      dx = at::empty_like(kept);
-      for_chunks(head, kept, targets, ctx->saved_data["chunk"].toInt(), true,
-                 [&](int64_t begin, int64_t end, at::Tensor dlogits, const Kept& adapter_kept) {
-                   dlogits.mul_(factor);
-                   linear_backward(head, kept.slice(0, begin, end), dlogits, adapter_kept, dx.slice(0, begin, end));
-                 });
-    } else {
-      dx = kept * factor;
+      const std::vector<Parameter> parameters = head.adapter->parameters();
+      for (size_t i = 0; i < parameters.size(); ++i) {
+        at::Tensor t = parameters[i].tensor, scaled = saved[i].mul(factor).to(t.scalar_type());
+        if (t.grad().defined())
+          t.mutable_grad().add_(scaled);
+        else
+          t.mutable_grad() = scaled;
+      }
     }
     const int64_t tokens = ctx->saved_data["tokens"].toInt();
-    if (dx.size(0) != tokens) dx = at::zeros({tokens, dx.size(1)}, dx.options()).index_copy_(0, rows, dx);
-    return {dx.to(kept.scalar_type()), at::Tensor(), at::Tensor(), at::Tensor()};
+    if (dx.size(0) == tokens) return {dx, {}, {}, {}, {}};
+    return {at::zeros({tokens, dx.size(1)}, dx.options()).index_copy_(0, rows, dx), {}, {}, {}, {}};
   }
 };
 
@@ -138,13 +160,20 @@ bool wants_gradient(const at::Tensor& x) { return at::GradMode::is_enabled() && 
 
 }  // namespace
 
-at::Tensor linear_cross_entropy(const Linear& head, const at::Tensor& hidden, const at::Tensor& labels, int64_t chunk) {
-  const at::Tensor targets = labels.to(hidden.device());
-  if (wants_gradient(hidden)) return CrossEntropy::apply(hidden, targets, &head, chunk);
+at::Tensor linear_loss(const Linear& head, const at::Tensor& hidden, const at::Tensor& rows, const LogitsLoss& loss,
+                       int64_t chunk) {
+  if (wants_gradient(hidden)) return LinearLoss::apply(hidden, rows, &head, &loss, chunk);
   const at::NoGradGuard no_grad;
-  const at::Tensor rows = at::nonzero(targets >= 0).squeeze(1);
-  return for_chunks(head, hidden.index_select(0, rows), targets.index_select(0, rows), chunk, false,
-                    [](int64_t, int64_t, const at::Tensor&, const Kept&) {});
+  return sum_of_chunks(head, hidden.index_select(0, rows), loss, chunk, {});
+}
+
+at::Tensor linear_cross_entropy(const Linear& head, const at::Tensor& hidden, const at::Tensor& labels, int64_t chunk) {
+  const at::Tensor on_device = labels.to(hidden.device()), rows = at::nonzero(on_device >= 0).squeeze(1);
+  const at::Tensor targets = on_device.index_select(0, rows);
+  const LogitsLoss loss = [&](int64_t begin, const at::Tensor& logits) {
+    return softmax_loss(logits, targets.slice(0, begin, begin + logits.size(0)));
+  };
+  return linear_loss(head, hidden, rows, loss, chunk);
 }
 
 at::Tensor head_logits(const Linear& head, const at::Tensor& hidden) {

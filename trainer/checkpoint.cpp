@@ -19,6 +19,7 @@ namespace {
 
 constexpr int64_t format_version = 1;
 constexpr const char* state_file = "optimizer.safetensors";
+constexpr const char* objective_file = "objective.safetensors";
 
 std::vector<std::pair<std::string, at::Generator>> generators(const Optimizer& optimizer) {
   std::vector<std::pair<std::string, at::Generator>> out{
@@ -132,22 +133,31 @@ std::vector<CheckpointFolder> list_checkpoints(const fs::path& checkpoints) {
 }
 
 void save_checkpoint(const fs::path& path, const Optimizer& optimizer, const Loader& loader, const TrainState& state,
-                     const Json& identity, const std::function<void(const fs::path&)>& save_adapter) {
+                     const Json& identity, const ObjectiveState* objective,
+                     const std::function<void(const fs::path&)>& save_adapter) {
   AtomicFolder folder(path);
   save_adapter(folder.temporary() / "adapter");
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const auto& p : optimizer.state()) tensors.emplace_back(p.name, p.tensor);
   for (const auto& [name, generator] : generators(optimizer)) tensors.emplace_back(name, generator.get_state());
   write_safetensors(folder.temporary() / state_file, tensors, {{"format", "pt"}});
-  write_json(folder.temporary() / "state.json", Json{{"format", format_version},
-                                                     {"state", state.to_json()},
-                                                     {"loader", loader.state()},
-                                                     {"threads", at::get_num_threads()},
-                                                     {"identity", identity}});
+  Json json{{"format", format_version},
+            {"state", state.to_json()},
+            {"loader", loader.state()},
+            {"threads", at::get_num_threads()},
+            {"identity", identity}};
+  if (objective) {
+    json["objective"] = {{"numbers", objective->numbers}, {"sums", objective->sums}};
+    tensors.clear();
+    for (const Parameter& p : objective->parameters) tensors.emplace_back(p.name, p.tensor.detach());
+    if (!tensors.empty()) write_safetensors(folder.temporary() / objective_file, tensors, {{"format", "pt"}});
+  }
+  write_json(folder.temporary() / "state.json", json);
   folder.commit();
 }
 
-TrainState load_checkpoint(const fs::path& path, Optimizer& optimizer, Loader& loader, const Json& identity) {
+TrainState load_checkpoint(const fs::path& path, Optimizer& optimizer, Loader& loader, const Json& identity,
+                           ObjectiveState* objective) {
   const fs::path file = path / "state.json";
   const std::string where = file.string();
   const Json json = read_json(file);
@@ -160,7 +170,20 @@ TrainState load_checkpoint(const fs::path& path, Optimizer& optimizer, Loader& l
   if (const auto threads = json_get<int>(json, "threads", where); threads != at::get_num_threads())
     log::warn("the checkpoint was made with {} threads, this run has {}: results may differ in the last digit", threads,
               at::get_num_threads());
-  load_parameters(path, optimizer.parameters());
+  std::vector<Parameter> parameters = optimizer.parameters();
+  if (objective) {
+    const auto numbers = json_get<Json>(json, "objective", where);
+    objective->numbers = json_get<std::map<std::string, double>>(numbers, "numbers", where);
+    objective->sums = json_get<std::map<std::string, double>>(numbers, "sums", where);
+    if (!objective->parameters.empty()) {
+      const auto file = SafetensorsFile::open(path / objective_file);
+      for (const Parameter& p : objective->parameters) {
+        copy_tensor(*file, p.name, p.tensor);
+        std::erase_if(parameters, [&](const Parameter& other) { return other.tensor.is_same(p.tensor); });
+      }
+    }
+  }
+  load_parameters(path, parameters);
   const auto tensors = SafetensorsFile::open(path / state_file);
   for (const auto& p : optimizer.state()) copy_tensor(*tensors, p.name, p.tensor);
   optimizer.set_steps(state.step);

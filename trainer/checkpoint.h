@@ -2,7 +2,9 @@
 //
 //   checkpoints/step-000050/adapter/                PEFT files, usable as they are
 //   checkpoints/step-000050/optimizer.safetensors   the optimizer's state, the random generators
-//   checkpoints/step-000050/state.json              counters, loader, best, and what the run must not have changed
+//   checkpoints/step-000050/objective.safetensors   what is trained beside the adapter, if anything is
+//   checkpoints/step-000050/state.json              counters, loader, objective, best, and what the run must not have
+//   changed
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,6 +19,7 @@
 #include "core/json.h"
 #include "data/loader.h"
 #include "trainer/metrics.h"
+#include "trainer/objective.h"
 #include "trainer/optimizer.h"
 
 namespace retort {
@@ -61,15 +64,17 @@ std::vector<CheckpointFolder> list_checkpoints(const std::filesystem::path& chec
 std::filesystem::path checkpoint_path(const std::filesystem::path& checkpoints, int64_t step);
 
 /// Writes one checkpoint; it appears whole or not at all. `identity`: flat object of what a later resume must agree on.
-/// `save_adapter` writes the PEFT files into the folder it is given. Error(io) leaves older checkpoints alone.
+/// `objective`: what the objective keeps, or null. `save_adapter` writes the PEFT files into the folder it is given.
+/// Error(io) leaves older checkpoints alone.
 void save_checkpoint(const std::filesystem::path& path, const Optimizer& optimizer, const Loader& loader,
-                     const TrainState& state, const Json& identity,
+                     const TrainState& state, const Json& identity, const ObjectiveState* objective,
                      const std::function<void(const std::filesystem::path&)>& save_adapter);
 
-/// Restores parameters, optimizer, generators and loader; returns the counters. Error(usage) names what differs between
-/// `identity` and the run that wrote the checkpoint; Error(bad_input) names a file that does not hold what it must.
+/// Restores parameters, optimizer, generators, loader and objective; returns the counters. Error(usage) names what
+/// differs between `identity` and the run that wrote the checkpoint; Error(bad_input) names a file that does not hold
+/// what it must.
 TrainState load_checkpoint(const std::filesystem::path& path, Optimizer& optimizer, Loader& loader,
-                           const Json& identity);
+                           const Json& identity, ObjectiveState* objective);
 
 /// Copies the tensors of <path>/adapter/adapter_model.safetensors into the parameters.
 void load_parameters(const std::filesystem::path& path, const std::vector<Parameter>& parameters);

@@ -7,8 +7,10 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/json.h"
@@ -37,11 +39,21 @@ Objective sum_of(std::vector<ObjectivePart> parts);
 /// weight * -log p(label).
 ObjectivePart cross_entropy_part(double weight);
 
-/// linear_divergence from what `source` says of the batch. `state` gets the sums of "divergence", "cross_entropy" and
+/// How t of an interpolating loss moves from t_start to 1: at least linearly with the run's progress, and faster while
+/// the loss falls, by alpha sigmoid(m) (1 - t) an update, m being the running mean of the loss's relative decrease
+/// (algorithm 1 of https://arxiv.org/abs/2501.16937). It lives in ObjectiveState::numbers.
+struct TaidSchedule {
+  std::string t;  ///< the number's key
+  double t_start = 0.4, alpha = 5e-4, momentum = 0.99;
+
+  void update(std::map<std::string, double>& numbers, double progress, double loss) const;
+};
+
+/// linear_divergence from what `source` says of the batch. `state` gets the sums "divergence", "cross_entropy" and
 /// "agreement" for the metrics, and with an interpolating loss its t, which follows TaidSchedule from
-/// options.parameter on.
+/// options.parameter on. Of several teachers each has a name, which goes before these keys and a dot.
 ObjectivePart divergence_part(TargetSource source, const DivergenceOptions& options,
-                              std::shared_ptr<ObjectiveState> state);
+                              std::shared_ptr<ObjectiveState> state, const std::string& name = "");
 
 /// Sums over trained tokens, for the report.
 struct DivergenceSums {

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <map>
 
 #include "core/error.h"
 #include "trainer/tensorboard.h"
@@ -33,6 +32,7 @@ Json StepMetrics::to_json() const {
     line["validation_loss"] = *validation_loss;
     line["validation_perplexity"] = std::exp(*validation_loss);
   }
+  for (const auto& [name, value] : measured) line[name] = value;
   line["tokens_per_second"] = tokens_per_second;
   line["memory_bytes"] = memory_bytes;
   line["wall_time"] = wall_time;
@@ -91,6 +91,7 @@ void MetricsLog::write(const StepMetrics& m) {
                                        {"train/tokens_per_second", float(m.tokens_per_second)},
                                        {"train/memory_bytes", float(m.memory_bytes)}};
   if (m.validation_loss) scalars["validation/loss"] = float(*m.validation_loss);
+  for (const auto& [name, value] : m.measured) scalars["train/" + name] = float(value);
   if (tensorboard_.length == 0) tensorboard_.append(tensorboard_header(m.wall_time));
   tensorboard_.append(tensorboard_scalars(m.wall_time, m.step, scalars));
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -19,9 +20,11 @@ struct StepMetrics {
   double grad_norm = 0;                        ///< of this step, before clipping
   int64_t tokens = 0, trained_tokens = 0;      ///< since the run's start
   std::optional<double> validation_loss = {};  ///< nats a trained token
-  double tokens_per_second = 0;                ///< over the steps since the last line
-  int64_t memory_bytes = 0;                    ///< resident, now
-  double wall_time = 0;                        ///< seconds since 1970
+  std::map<std::string, double> measured =
+      {};                        ///< by the objective, a trained token, over the steps since the last line
+  double tokens_per_second = 0;  ///< over the steps since the last line
+  int64_t memory_bytes = 0;      ///< resident, now
+  double wall_time = 0;          ///< seconds since 1970
 
   /// Keys as the members; validation_perplexity beside validation_loss.
   Json to_json() const;

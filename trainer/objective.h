@@ -21,14 +21,14 @@ namespace retort {
 using Objective = std::function<at::Tensor(CausalLM& model, const Batch& batch, std::span<const int64_t> windows,
                                            const ForwardOptions& options)>;
 
-/// What an objective keeps from step to step: it and the loop share this, and checkpoints hold it.
+/// What an objective keeps from step to step: it and the loop share this, and checkpoints hold all but the functions.
 struct ObjectiveState {
-  std::vector<Parameter> parameters = {};  ///< trained beside the model's; checkpoints have them, adapters do not
+  std::vector<Parameter> parameters = {};  ///< trained beside the adapters', of which they are no part
   std::map<std::string, double> numbers = {};
-  /// Sums over trained tokens since the last line of metrics, which shows them divided by their number.
+  /// Sums over trained tokens since the last line of metrics, which shows them divided by the number of tokens.
   std::map<std::string, double> sums = {};
   /// Called after each update with the share of the run's updates that are made, and the step's loss in nats a token.
-  std::function<void(double progress, double loss)> after_update = {};
+  std::vector<std::function<void(double progress, double loss)>> after_update = {};
 };
 
 /// -log p(label), summed.

@@ -85,6 +85,7 @@ struct Loop {
   const TrainOptions& options;
   const TrainRun& run;
   const TrainCallbacks& callbacks;
+  const int64_t steps;
   const Schedule schedule;
   const Json identity;
   Optimizer optimizer;
@@ -98,8 +99,8 @@ struct Loop {
            static_cast<double>(loader.position()) / static_cast<double>(data.windows());
   }
 
-  /// Updates until `steps` are made, patience ends or a signal comes.
-  void go(MetricsLog& log, int64_t steps);
+  /// Updates until all `steps` are made, patience ends or a signal comes.
+  void go(MetricsLog& log);
 
   /// Forward, backward and the update for the next accumulated batch.
   StepMetrics update();
@@ -163,6 +164,13 @@ StepMetrics Loop::update() {
   const double seconds = now() - start;
   state.seconds += seconds;
   state.pending_seconds += seconds;
+  std::map<std::string, double> measured;
+  if (run.objective) {
+    const double progress = static_cast<double>(state.step) / static_cast<double>(steps);
+    for (const auto& changes : run.objective->after_update) changes(progress, state.loss_last);
+    for (const auto& [name, sum] : run.objective->sums)
+      measured[name] = sum / static_cast<double>(state.pending_trained);
+  }
   return {.step = state.step,
           .epoch = epoch(),
           .loss = state.pending_loss / static_cast<double>(state.pending_trained),
@@ -170,6 +178,7 @@ StepMetrics Loop::update() {
           .grad_norm = norm,
           .tokens = state.tokens,
           .trained_tokens = state.trained_tokens,
+          .measured = std::move(measured),
           .tokens_per_second = static_cast<double>(state.pending_tokens) / state.pending_seconds};
 }
 
@@ -225,7 +234,8 @@ void Loop::save(MetricsLog& log) {
   if (saved_step == state.step) return;
   state.lengths = log.sync();
   state.peak_memory_bytes = std::max(state.peak_memory_bytes, memory_peak(model.device()));
-  save_checkpoint(checkpoint_path(checkpoints(), state.step), optimizer, loader, state, identity, run.save_adapter);
+  save_checkpoint(checkpoint_path(checkpoints(), state.step), optimizer, loader, state, identity, run.objective.get(),
+                  run.save_adapter);
   saved_step = state.step;
   prune_checkpoints(checkpoints(), options.save_total_limit, state.best);
 }
@@ -237,10 +247,11 @@ void Loop::write_metrics(MetricsLog& log, StepMetrics metrics, bool validated) {
   log.write(metrics);
   state.pending_loss = state.pending_seconds = 0;
   state.pending_trained = state.pending_tokens = 0;
+  if (run.objective) run.objective->sums.clear();
   if (callbacks.on_metrics) callbacks.on_metrics(metrics);
 }
 
-void Loop::go(MetricsLog& log, int64_t steps) {
+void Loop::go(MetricsLog& log) {
   Progress progress(callbacks.progress);
   progress.start("train", static_cast<uint64_t>(steps), false, static_cast<uint64_t>(state.step));
   while (state.step < steps && !state.stopped_early) {
@@ -304,6 +315,8 @@ TrainResult train(CausalLM& model, const std::vector<Parameter>& parameters, con
   if (validation && validation->windows() == 0) fail(Exit::bad_input, "the validation data have no rows");
   check_validation(options, validation != nullptr);
   const int64_t steps = total_steps(options, data.windows());
+  std::vector<Parameter> trained = parameters;
+  if (run.objective) trained.insert(trained.end(), run.objective->parameters.begin(), run.objective->parameters.end());
   at::manual_seed(run.seed);
   reset_peak_resident_bytes();
   Loop loop{.model = model,
@@ -313,9 +326,10 @@ TrainResult train(CausalLM& model, const std::vector<Parameter>& parameters, con
             .options = options,
             .run = run,
             .callbacks = callbacks,
+            .steps = steps,
             .schedule = make_schedule(options, steps),
-            .identity = run_identity(options, run, data, validation, parameters, steps),
-            .optimizer = Optimizer(parameters, options, run.seed),
+            .identity = run_identity(options, run, data, validation, trained, steps),
+            .optimizer = Optimizer(trained, options, run.seed),
             .loader = Loader(data, run.seed)};
   TrainState& state = loop.state;
 
@@ -324,12 +338,12 @@ TrainResult train(CausalLM& model, const std::vector<Parameter>& parameters, con
     fail(Exit::usage, "{}: holds checkpoints of an earlier run. Continue it with --resume, or choose another folder",
          loop.checkpoints().string());
   if (!found.empty()) {
-    state = load_checkpoint(found.back().path, loop.optimizer, loop.loader, loop.identity);
+    state = load_checkpoint(found.back().path, loop.optimizer, loop.loader, loop.identity, run.objective.get());
     loop.saved_step = state.step;
     log::info("continuing from {} ({} of {} steps)", found.back().path.string(), state.step, steps);
   }
   MetricsLog metrics(run.folder, state.lengths);
-  loop.go(metrics, steps);
+  loop.go(metrics);
 
   TrainResult result{.steps = state.step,
                      .epochs = loop.epoch(),

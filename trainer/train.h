@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct TrainRun {
   /// Flat object of what else decides the result ("base.sha256", "adapter.r", ...). The loop adds its own options,
   /// seed, data and parameters. A checkpoint that differs is refused by the name of the key.
   Json identity = Json::object();
+  std::shared_ptr<ObjectiveState> objective = {};  ///< what the objective keeps; nothing: it keeps nothing
   /// Writes the adapter's PEFT files into a folder that it makes.
   std::function<void(const std::filesystem::path&)> save_adapter = {};
 };
