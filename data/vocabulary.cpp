@@ -14,6 +14,7 @@ namespace {
 
 constexpr const char* tokens_key = "tokenizer.ggml.tokens";
 constexpr const char* merges_key = "tokenizer.ggml.merges";
+constexpr const char* add_eos_key = "tokenizer.ggml.add_eos_token";
 
 /// The key's index, -1 when it is missing; Error when it is no array of `type`.
 int64_t find_array(const gguf_context* metadata, const char* key, gguf_type type, const std::string& where) {
@@ -105,14 +106,16 @@ std::string hash_vocabulary(const gguf_context* metadata) {
     hash.update(std::to_string(part.size()) + ":");
     hash.update(part);
   };
-  for (const char* key :
+  for (const std::string_view key :
        {"tokenizer.ggml.model", "tokenizer.ggml.pre", tokens_key, "tokenizer.ggml.token_type", "tokenizer.ggml.scores",
         merges_key, "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token",
-        "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_space_prefix"}) {
-    int64_t index = gguf_find_key(metadata, key);
+        add_eos_key, "tokenizer.ggml.add_space_prefix"}) {
+    int64_t index = gguf_find_key(metadata, key.data());
     if (index < 0) continue;
-    add(key);
     gguf_type type = gguf_get_kv_type(metadata, index);
+    // No vocabulary adds an EOS unless it says so: a file that says no is the same as one that says nothing.
+    if (key == add_eos_key && type == GGUF_TYPE_BOOL && !gguf_get_val_bool(metadata, index)) continue;
+    add(key);
     if (type == GGUF_TYPE_STRING) {
       add(gguf_get_val_str(metadata, index));
     } else if (type == GGUF_TYPE_ARRAY && gguf_get_arr_type(metadata, index) == GGUF_TYPE_STRING) {
