@@ -159,7 +159,7 @@ TEST_F(Kinds, MissingFilesAndUnknownKindsAreErrors) {
   DatasetOptions options{.kind = "jsonl", .path = folder_ / "nothing"};
   expect_error(Exit::io, {"nothing", "No such file"}, [&] { open_rows(options); });
   options.kind = "parquet";
-  expect_error(Exit::usage, {"parquet", "csv, dictd, jsonl, text"}, [&] { open_rows(options); });
+  expect_error(Exit::usage, {"parquet", "csv, dictd, jsonl, recorded, text"}, [&] { open_rows(options); });
   options.kind = "csv";
   options.path = folder_.path();
   expect_error(Exit::bad_input, {"is a folder"}, [&] { open_rows(options); });
