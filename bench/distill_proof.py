@@ -64,7 +64,7 @@ if __name__ == "__main__":
     p.add_argument("--arms", default=",".join(ARMS))
     p.add_argument("--seeds", default="1,2,3")
     p.add_argument("--table")
-    a = p.parse_args()
+    a = p.parse_intermixed_args()
     if a.table:
         print(table([json.loads(line) for line in open(a.table)]))
         sys.exit()

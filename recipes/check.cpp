@@ -3,6 +3,7 @@
 #include "adapters/attach.h"
 #include "core/memory.h"
 #include "models/served.h"
+#include "recipes/distill.h"
 #include "recipes/prepare.h"
 #include "recipes/run_folder.h"
 #include "recipes/stages.h"
@@ -15,6 +16,7 @@ Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
   const Prepared prepared = prepare(recipe, std::time(nullptr), progress);
   const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
   check_against_model(recipe, prepared, *model);
+  const Json teachers = recipe.distill ? check_distillation(recipe, prepared, *model, progress) : Json();
   const AttachReport attached =
       attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed), original_weights(*prepared.checkpoint));
   const Fit fit = fitted(recipe, prepared, *model);
@@ -36,6 +38,7 @@ Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
                 {"plan", plan.to_json()},
                 {"predicted_memory_bytes", plan.memory.total()},
                 {"available_memory_bytes", available_memory_bytes()}};
+  if (recipe.distill) check["teachers"] = teachers;
   if (recipe.train.fit) check["fit"] = fit.to_json();
   if (prepared.validation) check["data"]["validation"] = prepared.validation->ledger().to_json();
   return check;
@@ -59,6 +62,13 @@ std::string describe_check(const Json& check) {
                       number(check["data"]["windows"]));
   for (const auto& [reason, rows] : ledger["dropped"].items())
     text += fmt::format("dropped      {} rows: {}\n", number(rows), reason);
+  if (check.contains("teachers"))
+    for (const Json& teacher : check["teachers"])
+      text += fmt::format(
+          "teacher      {} ({}, {}); {}; {}\n", teacher["teacher"].get<std::string>(),
+          teacher["engine"].get<std::string>(), teacher["quantization"].get<std::string>(),
+          teacher["vocabulary"].get<std::string>(),
+          teacher["cache"].is_null() ? "asked in every step" : "cached in " + teacher["cache"].get<std::string>());
   text += fmt::format("plan         {} steps, {} tokens, {} trained; largest micro-batch {} tokens\n",
                       number(plan["steps"]), number(plan["tokens"]), number(plan["trained_tokens"]),
                       number(plan["largest_micro_batch"]));

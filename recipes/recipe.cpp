@@ -91,10 +91,13 @@ const Schema<ExportFile>& schema_of(ExportFile*) {
   using O = ExportFile;
   static const auto schema =
       Schema<O>("file", "One file to export.")
-          .field("format", &O::format, "peft: adapter folder; gguf_adapter: for llama.cpp's --lora; gguf: merged model",
-                 {.one_of = {"peft", "gguf_adapter", "gguf"}, .required = true})
+          .field("format", &O::format,
+                 "peft: adapter folder; gguf_adapter: for llama.cpp's --lora; gguf: merged model; safetensors: merged "
+                 "model as a Hugging Face folder",
+                 {.one_of = {"peft", "gguf_adapter", "gguf", "safetensors"}, .required = true})
           .field("type", &O::type,
-                 "of a gguf: F32, BF16, F16, or a llama.cpp quantization such as Q8_0, Q4_K_M, IQ4_XS")
+                 "of a gguf: F32, BF16, F16, or a llama.cpp quantization such as Q8_0, Q4_K_M, IQ4_XS; of safetensors: "
+                 "F32, BF16 or F16, and without one a folder's own, F32 for a GGUF base")
           .field("imatrix", &O::imatrix, "importance matrix of a gguf: train (collected on training rows), or a file")
           .field(
               "merge", &O::merge,
@@ -107,8 +110,12 @@ const Schema<ExportFile>& schema_of(ExportFile*) {
               node.refuse("merge: adapter leaves the base's bytes alone: it takes neither type nor imatrix");
             if (file.format == "gguf" && file.merge == "requantize" && file.type.empty())
               node.refuse("format: gguf needs a type, for instance Q4_K_M");
-            if (file.format != "gguf" && (!file.type.empty() || !file.imatrix.empty()))
-              node.refuse("type and imatrix belong to format: gguf");
+            if (file.format == "safetensors" && !file.type.empty() && file.type != "F32" && file.type != "BF16" &&
+                file.type != "F16")
+              node["type"].refuse("of safetensors: F32, BF16 or F16; a quantized model is format: gguf");
+            if (file.format != "gguf" && !file.imatrix.empty()) node.refuse("imatrix belongs to format: gguf");
+            if (file.format != "gguf" && file.format != "safetensors" && !file.type.empty())
+              node.refuse("type belongs to format: gguf, or safetensors");
           });
   return schema;
 }
@@ -149,6 +156,7 @@ const Schema<Recipe>& schema_of(Recipe*) {
           .field("adapter", &O::adapter, "what is trained")
           .field("data", &O::data, "rows", {.required = true})
           .field("train", &O::train, "how")
+          .field("distill", &O::distill, "a teacher, and what is learned from it")
           .field("export", &O::export_, "files")
           .field("evaluate", &O::evaluate, "what is measured on the base, the trained model and each exported gguf")
           .renamed("base_model", "model.path")
@@ -181,7 +189,7 @@ Recipe load_recipe(const std::filesystem::path& path, const std::vector<std::str
   if (!recipe.evaluate.empty() && recipe.data.validation.empty())
     yaml["evaluate"].refuse("evaluators need data.validation");
   const bool exports_gguf = std::any_of(recipe.export_.files.begin(), recipe.export_.files.end(),
-                                        [](const ExportFile& file) { return file.format != "peft"; });
+                                        [](const ExportFile& file) { return file.format.starts_with("gguf"); });
   if (exports_gguf && recipe.data.validation.empty())
     yaml["export"].refuse("the gate compares exported files on held-out rows: give data.validation");
   return recipe;

@@ -13,6 +13,7 @@
 #include "core/sources.h"
 #include "data/dataset.h"
 #include "monitor/evaluator.h"
+#include "recipes/distill_options.h"
 #include "trainer/options.h"
 
 namespace retort {
@@ -44,8 +45,8 @@ struct DataOptions {
 const Schema<DataOptions>& schema_of(DataOptions*);
 
 struct ExportFile {
-  std::string format;                ///< peft | gguf_adapter | gguf
-  std::string type;                  ///< of gguf: F32, Q8_0, Q4_K_M …
+  std::string format;                ///< peft | gguf_adapter | gguf | safetensors
+  std::string type;                  ///< of gguf: F32, Q8_0, Q4_K_M …; of safetensors: F32, BF16, F16
   std::string imatrix;               ///< of gguf: "" (none), "train", or a file
   std::string merge = "requantize";  ///< of gguf: requantize, or adapter: the base's own file and the adapter beside it
   /// Whether the adapter stays apart from the base's weights.
@@ -75,6 +76,7 @@ struct Recipe {
   AdapterOptions adapter;
   DataOptions data;
   TrainOptions train;
+  std::optional<DistillOptions> distill;  ///< nothing: cross entropy alone
   ExportOptions export_;
   std::vector<EvaluatorOptions> evaluate;
   std::string license;  ///< of the result, for the files' metadata; empty: the base's

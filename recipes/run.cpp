@@ -13,6 +13,7 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/signals.h"
+#include "recipes/distill.h"
 #include "recipes/prepare.h"
 #include "recipes/run_folder.h"
 #include "recipes/stages.h"
@@ -202,6 +203,14 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   double earlier_seconds = std::max(0.0, base_seconds - base_watch.seconds());
   report["evaluate"] = base["evaluate"];
   report["samples"] = base["samples"];
+  std::optional<Distillation> distillation;
+  Json before;  // the student against its teachers
+  if (recipe.distill) {
+    const Stopwatch watch;
+    distillation = open_distillation(recipe, prepared, *model, progress);
+    before = against_teachers(recipe, prepared, *model, progress);
+    report["seconds"]["teachers"] = watch.seconds();
+  }
   stop_if_asked("training");
 
   const AttachReport attached =
@@ -211,22 +220,32 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
                              .base_form = base_form(recipe),
                              .template_hash = prepared.chat_template->hash(),
                              .data_hash = prepared.train->key()};
+  Json identity = identity_of(recipe, prepared);
+  if (distillation) identity.update(distillation->identity);
   TrainRun run{.folder = folder.path,
                .seed = static_cast<uint64_t>(recipe.seed),
                .resume = folder.resumed,
-               .identity = identity_of(recipe, prepared),
+               .identity = std::move(identity),
+               .objective = distillation ? distillation->state : nullptr,
                .save_adapter = [&](const fs::path& path) { save_peft(path, *model, recipe.adapter, origin); }};
   const Fit fit = fitted(recipe, prepared, *model, folder.path);
   if (recipe.train.fit) log::info("train.fit: {}", fit.reason);
   const Stopwatch train_watch;
   const TrainResult result = train(*model, trainable_parameters(*model), *prepared.train, prepared.validation.get(),
-                                   cross_entropy_objective(), fit.options, run, {.progress = progress});
+                                   distillation ? distillation->objective : cross_entropy_objective(), fit.options, run,
+                                   {.progress = progress});
   const double earlier_steps = std::max(0.0, result.seconds - train_watch.seconds());
   earlier_seconds += earlier_steps;
   report["seconds"]["train"] = train_watch.seconds() + earlier_steps;
   report["train"] = train_json(fit.options, result, attached, *model, folder.path);
   if (recipe.train.fit) report["train"]["fit"] = fit.reason;
   save_peft(folder.path / "adapter", *model, recipe.adapter, origin);
+  if (distillation) {
+    report["distill"] = distillation->report;
+    report["distill"]["before"] = before;
+    report["distill"]["after"] = against_teachers(recipe, prepared, *model, progress);
+    distillation.reset();  // the teachers' memory
+  }
   stop_if_asked("the export");
 
   const Stopwatch export_watch;

@@ -19,7 +19,7 @@ Json teacher_view(const Json& teacher, const Json& before, const Json& after) {
   const Json& cache = value_at(teacher, "/cache");
   if (cache.is_object()) {
     facts.push_back(fact("cached tokens", show_count(value_at(cache, "/positions"))));
-    facts.push_back(fact("bytes a token", show_number(value_at(cache, "/bytes_a_token"))));
+    facts.push_back(fact("bytes a token", show_number(value_at(cache, "/bytes_per_position"))));
     facts.push_back(fact("mass outside the kept tokens", show_percent(value_at(cache, "/tail_mass"))));
   }
   const Json& error = value_at(teacher, "/error");

@@ -116,5 +116,46 @@ TEST_F(RecipeFile, SourcesAreNamesOrUrisOrPaths) {
   EXPECT_EQ(source_of(recipe, "other.gguf").uri, "other.gguf");
 }
 
+TEST_F(RecipeFile, DistillRefusesWhatDoesNotGoTogether) {
+  const struct {
+    const char *block, *said;
+  } cases[] = {
+      {"{}", "teacher"},
+      {"{teacher: []}", "at least one teacher"},
+      {"{teacher: {kind: ggfu}}", "allowed: auto, recorded, gguf"},
+      {"{teacher: {path: t.gguf, n_gpu_layers: 3}}", "gpu_layers"},
+      {"{teacher: {path: t.gguf}, loss: forward_lk}", "did you mean forward_kl?"},
+      {"{teacher: {path: t.gguf}, kd_ratio: 1.5}", "kd_ratio"},
+      {"{teacher: {path: t.gguf}, loss: jsd, loss_args: {beta: 1.5}}", "allowed: 0 to 1"},
+      {"{teacher: {path: t.gguf}, loss: jsd, loss_args: {bata: 0.5}}", "did you mean beta?"},
+      {"{teacher: {path: t.gguf}, loss_args: {beta: 0.5}}", "forward_kl has no number of its own"},
+      {"{teacher: {path: t.gguf}, online: true, cache: {top_k: 4}}", "online: true uses no cache"},
+      {"{teacher: {path: t.gguf}, loss: reverse_kl, estimator: zero}", "use clustered or ghost"},
+      {"{teacher: {path: t.gguf}, loss: jsd, estimator: sampled}", "forward_kl alone"},
+      {"{teacher: {path: t.gguf}, temperature: 3}", "not among cache.temperatures: 1, 2, 4"},
+      {"{teacher: {path: t.gguf}, cache: {tail_clusters: 300}}", "tail_clusters"},
+  };
+  for (const auto& [block, said] : cases) {
+    const std::string found = refusal(minimal + std::string("distill: ") + block + "\n");
+    EXPECT_NE(found.find(said), std::string::npos) << block << "\n" << found;
+    EXPECT_NE(found.find("distill"), std::string::npos) << found;
+  }
+}
+
+TEST_F(RecipeFile, DistillTakesOneTeacherOrSeveral) {
+  const Recipe one = load(minimal + std::string("distill: {teacher: {path: t.gguf}, loss: jsd}\n"));
+  ASSERT_EQ(one.distill->teacher.teachers.size(), 1u);
+  EXPECT_EQ(divergence_options(*one.distill).parameter, 0.5) << "the loss's usual number";
+  const Recipe two = load(minimal + std::string("distill:\n  teacher: [{path: t.gguf, weight: 2}, {kind: self}]\n"
+                                                "  loss: skew_kl\n  loss_args: {lambda: 0.2}\n  kd_ratio: 0.75\n"));
+  ASSERT_EQ(two.distill->teacher.teachers.size(), 2u);
+  EXPECT_EQ(two.distill->teacher.teachers[0].weight, 2);
+  const DivergenceOptions options = divergence_options(*two.distill);
+  EXPECT_EQ(options.parameter, 0.2);
+  EXPECT_EQ(options.kd_weight, 0.75);
+  EXPECT_EQ(options.ce_weight, 0.25);
+  EXPECT_FALSE(load(minimal).distill);
+}
+
 }  // namespace
 }  // namespace retort

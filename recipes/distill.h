@@ -1,0 +1,45 @@
+// The stages that a `distill:` block adds to a run: caches are filled before training, and the student is held against
+// its teachers before and after.
+#pragma once
+
+#include <memory>
+
+#include "core/json.h"
+#include "core/progress.h"
+#include "distill/logit_cache.h"
+#include "models/causal_lm.h"
+#include "recipes/prepare.h"
+#include "recipes/recipe.h"
+#include "trainer/distillation.h"
+
+namespace retort {
+
+/// What training needs of the teachers.
+struct Distillation {
+  Objective objective;
+  std::shared_ptr<ObjectiveState> state;
+  Json identity = Json::object();  ///< what a resumed run must share: teachers and how they are used
+  Json report = Json::object();    ///< report["distill"] but for "before" and "after"
+  /// Online teachers, which the objective asks.
+  std::vector<OpenedTeacher> teachers = {};
+};
+
+/// Opens every teacher and checks that it speaks the student's vocabulary; fills the caches that lack a row of the
+/// recipe's data. `model` is the student, with or without its adapters. Errors as open_teacher, capture and
+/// LogitCache::open throw them.
+Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
+                               const ProgressSink& progress);
+
+/// For `retort check`: every error that open_distillation would meet before it asks a teacher anything, and
+/// [{"teacher", "engine", "quantization", "vocabulary", "cache"}]; "cache" is null when the teacher is asked online.
+Json check_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ProgressSink& progress);
+
+/// `retort cache-teacher`: fills this share of every teacher's cache. [{"teacher", "folder", "documents", …}].
+Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model, CacheShare share,
+                 const ProgressSink& progress);
+
+/// How far the student is from each teacher on the held-out rows, with all of both models' logits:
+/// [{"kl", "cross_entropy", "agreement", …}]; null without held-out rows.
+Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ProgressSink& progress);
+
+}  // namespace retort

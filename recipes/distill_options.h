@@ -1,0 +1,48 @@
+// The recipe's `distill:` block: who teaches, and what the student learns from it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/schema.h"
+#include "distill/logit_cache.h"
+#include "distill/teacher.h"
+#include "trainer/divergence.h"
+
+namespace retort {
+
+/// A mapping, or a list of them.
+struct TeacherList {
+  std::vector<TeacherOptions> teachers;
+};
+void from_yaml(const Yaml& node, TeacherList& list);
+Json json_schema_of(TeacherList*);
+Json json_of(const TeacherList& list);
+const Schema<TeacherOptions>& schema_of(TeacherOptions*);
+
+/// What `retort cache-teacher` keeps of each trained token, and where.
+struct CacheChoice : CacheOptions {
+  std::filesystem::path path;  ///< a folder; empty: in the per-user cache, under the hash of what decides its content
+};
+const Schema<CacheChoice>& schema_of(CacheChoice*);
+
+struct DistillOptions {
+  TeacherList teacher;
+  std::string loss = "forward_kl";
+  std::map<std::string, double> loss_args;  ///< the loss's own number: beta, lambda, t_start
+  double temperature = 1;
+  double kd_ratio = 0.5;
+  std::string estimator = "clustered";
+  bool online = false;
+  CacheChoice cache;
+};
+const Schema<DistillOptions>& schema_of(DistillOptions*);
+
+/// As linear_divergence takes them.
+DivergenceOptions divergence_options(const DistillOptions& options);
+
+}  // namespace retort

@@ -1,0 +1,96 @@
+// Distillation on the real model, as a shell sees it: filling a cache, training from it, asking a teacher online.
+#include <gtest/gtest.h>
+
+#include "core/files.h"
+#include "core/json.h"
+#include "tests/cli/program.h"
+#include "tests/core/support.h"
+
+namespace retort {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Distill : testing::Test {
+  TemporaryFolder folder;
+  std::vector<std::string> command(const std::string& name, const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> arguments = {name,
+                                          RETORT_SOURCE_DIR "/configs/quickstart.yaml",
+                                          "output_dir=" + (folder / "runs").string(),
+                                          "train.max_steps=2",
+                                          "data.max_length=128",
+                                          "data.truncation=drop",
+                                          "data.train.0.limit=12",
+                                          "data.validation.0.limit=4",
+                                          "export.files=[{format: peft}]",
+                                          "evaluate=[]"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+  Json report() const { return read_json(folder / "runs/foldoc-categories/latest/report.json"); }
+};
+
+TEST_F(Distill, TrainsFromACacheThatTwoProcessesFilled) {
+  const std::string cache = "distill={teacher: {kind: self}, cache: {path: " + (folder / "cache").string() + "}}";
+  int64_t documents = 0;
+  for (const char* share : {"1/2", "2/2", "2/2"}) {
+    const ProcessResult filled = retort(command("cache-teacher", {cache, "--shard", share, "--json"}));
+    ASSERT_EQ(filled.status, 0) << filled.errors;
+    const Json done = parse_json(filled.output, "cache-teacher")[0];
+    if (documents > 0 && std::string(share) == "2/2" && done["documents"] == 0) continue;  // nothing is asked twice
+    EXPECT_GT(done["documents"].get<int64_t>(), 0);
+    documents += done["documents"].get<int64_t>();
+  }
+  const ProcessResult shown = retort({"inspect", (folder / "cache").string()});
+  EXPECT_EQ(shown.status, 0) << shown.errors;
+  EXPECT_NE(shown.output.find("LibTorch"), std::string::npos) << shown.output;
+
+  const ProcessResult run = retort(command("run", {cache}));
+  ASSERT_EQ(run.status, 0) << run.errors;
+  const Json distill = report()["distill"];
+  const Json& teacher = distill["teachers"][0];
+  EXPECT_EQ(teacher["capture"]["documents"], 0) << "all of it was there";
+  EXPECT_EQ(teacher["cache"]["documents"].get<int64_t>(), documents);
+  // The teacher is the student's own base, so the student agrees with it until it is trained.
+  EXPECT_NEAR(distill["before"][0]["divergence"].get<double>(), 0, 1e-6);
+  EXPECT_EQ(distill["before"][0]["agreement"], 1.0);
+  EXPECT_GT(distill["after"][0]["divergence"].get<double>(), 1e-6);
+  EXPECT_GT(distill["after"][0]["tokens"].get<int64_t>(), 0);
+}
+
+TEST_F(Distill, AsksSeveralTeachersOnline) {
+  const ProcessResult check = retort(command(
+      "check",
+      {"distill={teacher: [{kind: self, weight: 3}, {path: smollm2}], online: true, loss: skew_kl}", "--json"}));
+  ASSERT_EQ(check.status, 0) << check.errors;
+  const Json teachers = parse_json(check.output, "check")["teachers"];
+  ASSERT_EQ(teachers.size(), 2u);
+  EXPECT_TRUE(teachers[1]["cache"].is_null());
+  const ProcessResult run = retort(
+      command("run", {"distill={teacher: [{kind: self, weight: 3}, {path: smollm2}], online: true, loss: skew_kl}"}));
+  ASSERT_EQ(run.status, 0) << run.errors;
+  const Json distill = report()["distill"];
+  EXPECT_EQ(distill["teachers"][0]["engine"], "LibTorch");
+  EXPECT_EQ(distill["teachers"][1]["engine"], "llama.cpp");
+  // The same weights in another engine, which rounds activations to 8 bits.
+  EXPECT_LT(distill["before"][1]["divergence"].get<double>(), 0.02);
+  EXPECT_GT(distill["before"][1]["divergence"].get<double>(), 1e-6);
+}
+
+TEST_F(Distill, RefusesACacheOfAnotherTeacher) {
+  const std::string place = "cache: {path: " + (folder / "cache").string() + "}";
+  ASSERT_EQ(retort(command("cache-teacher", {"distill={teacher: {kind: self}, " + place + "}"})).status, 0);
+  const ProcessResult other = retort(command("run", {"distill={teacher: {path: smollm2}, " + place + "}"}));
+  EXPECT_EQ(other.status, 65) << other.errors;
+  for (const std::string& said : {std::string("teacher.hash"), (folder / "cache").string()})
+    EXPECT_NE(other.errors.find(said), std::string::npos) << other.errors;
+}
+
+TEST_F(Distill, RefusesToFillNothing) {
+  EXPECT_EQ(retort(command("cache-teacher")).status, 64);
+  EXPECT_EQ(retort(command("cache-teacher", {"distill={teacher: {kind: self}}", "--shard", "3/2"})).status, 64);
+  EXPECT_EQ(retort(command("cache-teacher", {"distill={teacher: {kind: self}, online: true}"})).status, 64);
+}
+
+}  // namespace
+}  // namespace retort
