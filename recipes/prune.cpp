@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <map>
 #include <numbers>
 #include <numeric>
 
@@ -98,26 +100,36 @@ std::vector<int64_t> cheapest_to_lose(const Bench& bench, int64_t count, Json& s
   int64_t candidates = 0, done = 0;
   for (int64_t n = base.config().layers; n > count; --n) candidates += n;
   progress.start("try layers", static_cast<uint64_t>(candidates));
+  const double infinity = std::numeric_limits<double>::infinity();
+  std::map<int64_t, double> cost;  // of each layer's absence, as last measured
+  for (const int64_t layer : kept) cost[layer] = 0;
   while (static_cast<int64_t>(kept.size()) > count) {
-    Json tried = Json::array();
-    size_t best = 0;
-    double least = std::numeric_limits<double>::infinity();
-    for (size_t i = 0; i < kept.size(); ++i) {
+    const bool first = steps.empty();   // the table of every layer's cost: none is left unfinished
+    std::vector<int64_t> order = kept;  // the likely one first, so that the others are soon seen to cost more
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return cost[a] < cost[b]; });
+    double least = infinity;
+    int64_t removed = -1;
+    for (const int64_t layer : order) {
       stop_if_asked();
       std::vector<int64_t> without = kept;
-      without.erase(without.begin() + static_cast<std::ptrdiff_t>(i));
+      std::erase(without, layer);
       const auto view = prune_while_reading(base, {.layers = without});
       const auto student = CausalLM::load(*view, bench.load);
-      const double kl = compare(bench.teacher, hidden, *student, bench.calibration).kl;
-      tried.push_back({{"layer", kept[i]}, {"kl", kl}});
-      if (kl < least) {
-        least = kl;
-        best = i;
+      cost[layer] = divergence(bench.teacher, hidden, *student, bench.calibration, first ? infinity : least);
+      if (cost[layer] < least) {
+        least = cost[layer];
+        removed = layer;
       }
       progress.update(static_cast<uint64_t>(++done), fmt::format("{} layers, KL {:.3f}", kept.size() - 1, least));
     }
-    steps.push_back({{"removed", kept[best]}, {"kl", least}, {"tried", tried}});
-    kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(best));
+    if (removed < 0)
+      fail(Exit::bad_input, "{}: its logits are not finite on the calibration rows", base.path().string());
+    Json step = {{"removed", removed}, {"kl", least}};
+    if (first)
+      for (const auto& [layer, kl] : cost) step["tried"].push_back({{"layer", layer}, {"kl", kl}});
+    steps.push_back(step);
+    std::erase(kept, removed);
+    cost.erase(removed);
   }
   progress.finish();
   return kept;

@@ -96,6 +96,17 @@ Fidelity compare(CausalLM& teacher, const std::vector<at::Tensor>& hidden, Causa
   return result;
 }
 
+double divergence(CausalLM& teacher, const std::vector<at::Tensor>& hidden, CausalLM& student,
+                  const std::vector<Batch>& windows, double limit) {
+  double sum = 0, all = 0;
+  for (const Batch& window : windows) all += static_cast<double>(window.tokens());
+  for (size_t w = 0; w < windows.size() && sum / all <= limit; ++w) {
+    const Fidelity one = compare(teacher, {hidden[w]}, student, {windows[w]});
+    sum += one.kl * static_cast<double>(one.tokens);
+  }
+  return sum / all;
+}
+
 std::vector<at::Tensor> channel_contributions(const Checkpoint& checkpoint, CausalLM& model,
                                               const std::vector<Batch>& windows) {
   std::map<std::string, at::Tensor> squares;

@@ -35,6 +35,11 @@ std::vector<at::Tensor> hidden_states(CausalLM& model, const std::vector<Batch>&
 Fidelity compare(CausalLM& teacher, const std::vector<at::Tensor>& hidden, CausalLM& student,
                  const std::vector<Batch>& windows, const std::vector<int64_t>& tokens = {});
 
+/// The KL alone. Windows are left out once it is sure to be above `limit`: what is given then is a lower bound that is
+/// above it (no token's KL is negative).
+double divergence(CausalLM& teacher, const std::vector<at::Tensor>& hidden, CausalLM& student,
+                  const std::vector<Batch>& windows, double limit);
+
 /// For each layer and MLP channel the root mean square of its activation over all tokens times the norm of its column
 /// of down_proj: what it adds to the layer's output. [layers] of f32 [ffn].
 std::vector<at::Tensor> channel_contributions(const Checkpoint& checkpoint, CausalLM& model,

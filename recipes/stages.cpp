@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "export/gate.h"
 #include "export/gguf.h"
+#include "export/hf_folder.h"
 #include "export/imatrix.h"
 #include "export/types.h"
 #include "models/gguf.h"
@@ -109,6 +110,10 @@ void check_against_model(const Recipe& recipe, const Prepared& prepared, CausalL
            recipe.model.path);
     if (file.format == "gguf" && !file.beside_base()) {
       check_imatrix_given(gguf_type(file.type), !file.imatrix.empty());
+      check_merged_gguf(recipe.adapter, targets);
+    }
+    if (file.format == "safetensors") {
+      hf_type(*prepared.checkpoint, file.type);
       check_merged_gguf(recipe.adapter, targets);
     }
     // Measured on SmolLM2-135M: on the file's own blocks the adapter of an NF4 base is 0.4 nats from what was trained.
@@ -215,6 +220,14 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
       entry = {{"format", "peft"}, {"type", "F32"}, {"path", "adapter"}, {"bytes", fs::file_size(weights)}};
     } else if (file.format == "gguf_adapter") {
       const ExportedFile made = export_gguf_adapter(out / (recipe.name + "-adapter.gguf"), model, provenance);
+      entry = {{"format", made.format},
+               {"type", made.type},
+               {"path", fs::relative(made.path, folder.path).string()},
+               {"bytes", made.bytes},
+               {"bits_per_weight", made.bits_per_weight}};
+    } else if (file.format == "safetensors") {
+      const ExportedFile made = export_hf_folder(out / (recipe.name + "-hf"), *prepared.checkpoint, model,
+                                                 {.type = file.type, .chat_template = provenance.chat_template});
       entry = {{"format", made.format},
                {"type", made.type},
                {"path", fs::relative(made.path, folder.path).string()},

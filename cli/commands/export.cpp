@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/sources.h"
 #include "export/gguf.h"
+#include "export/hf_folder.h"
 #include "models/quantized_checkpoint.h"
 #include "recipes/version.h"
 
@@ -29,12 +30,13 @@ void resolve(ExportArguments& options) {
       fail(Exit::usage, "{}: does not say which base it belongs to; give --model", options.adapter);
   }
   if (options.model.empty()) fail(Exit::usage, "nothing to export: give a run's folder, --adapter or --model");
-  if (options.format != "gguf" && options.adapter.empty())
+  const bool merged = options.format == "gguf" || options.format == "safetensors";
+  if (!merged && options.adapter.empty())
     fail(Exit::usage, "--format {} exports an adapter: give a run's folder or --adapter", options.format);
   if (options.format == "gguf" && options.type.empty())
     fail(Exit::usage, "--format gguf needs --type, for instance Q4_K_M; --list-types shows all");
-  if (options.format != "gguf" && (!options.type.empty() || !options.imatrix.empty()))
-    fail(Exit::usage, "--type and --imatrix belong to --format gguf");
+  if (!merged && !options.type.empty()) fail(Exit::usage, "--type belongs to --format gguf, or safetensors");
+  if (options.format != "gguf" && !options.imatrix.empty()) fail(Exit::usage, "--imatrix belongs to --format gguf");
 }
 
 }  // namespace
@@ -67,10 +69,14 @@ int run_export(ExportArguments options) {
   }
   std::optional<Imatrix> imatrix;
   if (!options.imatrix.empty()) imatrix = read_imatrix(options.imatrix);
-  const ExportedFile file = options.format == "gguf_adapter"
-                                ? export_gguf_adapter(options.out, *model, provenance)
-                                : export_gguf(options.out, *base, *model, gguf_type(options.type), provenance,
-                                              {.imatrix = imatrix ? &*imatrix : nullptr, .threads = options.threads});
+  ExportedFile file;
+  if (options.format == "safetensors")
+    file = export_hf_folder(options.out, *base, *model, {.type = options.type});
+  else if (options.format == "gguf_adapter")
+    file = export_gguf_adapter(options.out, *model, provenance);
+  else
+    file = export_gguf(options.out, *base, *model, gguf_type(options.type), provenance,
+                       {.imatrix = imatrix ? &*imatrix : nullptr, .threads = options.threads});
   fmt::print("{}: {} {}, {:.1f} MB, {:.2f} bits a weight\n", file.path.string(), file.format, file.type,
              static_cast<double>(file.bytes) / 1e6, file.bits_per_weight);
   return 0;
@@ -85,12 +91,13 @@ std::function<int()> setup(CLI::App& app) {
                  "base: GGUF file, Hugging Face folder or URI; by default what the adapter names");
   app.add_option("--adapter", options->adapter, "PEFT folder; without one the base itself is exported");
   app.add_option("--format", options->format,
-                 "gguf: merged model; gguf_adapter: for llama.cpp's --lora; peft: adapter folder")
-      ->check(CLI::IsMember({"gguf", "gguf_adapter", "peft"}))
+                 "gguf: merged model; safetensors: the same as a Hugging Face folder; gguf_adapter: for llama.cpp's "
+                 "--lora; peft: adapter folder")
+      ->check(CLI::IsMember({"gguf", "safetensors", "gguf_adapter", "peft"}))
       ->capture_default_str();
-  app.add_option("--type", options->type, "of a gguf: F32, Q8_0, Q4_K_M …");
+  app.add_option("--type", options->type, "of a gguf: F32, Q8_0, Q4_K_M …; of safetensors: F32, BF16, F16");
   app.add_option("--imatrix", options->imatrix, "importance matrix in llama-imatrix's GGUF format");
-  auto* out = app.add_option("--out", options->out, "file (peft: folder) to write");
+  auto* out = app.add_option("--out", options->out, "file (peft, safetensors: folder) to write");
   app.add_option("--name", options->name, "general.name of the file");
   app.add_option("--license", options->license, "SPDX name for the file; by default the base's");
   app.add_option("--threads", options->threads, "for quantizing; 0: one a core")->check(CLI::Range(0, 4096));
@@ -105,11 +112,12 @@ std::function<int()> setup(CLI::App& app) {
 
 extern const Command command_export{
     .name = "export",
-    .summary = "Write a merged GGUF, a GGUF adapter or a PEFT folder from a run or an adapter.",
+    .summary = "Write a merged GGUF or Hugging Face folder, a GGUF adapter or a PEFT folder from a run or an adapter.",
     .examples =
         "  retort export runs/foldoc-categories/latest --type Q5_K_M --out foldoc-Q5_K_M.gguf\n"
         "  retort export --model smollm2.gguf --adapter adapter --format gguf_adapter --out adapter.gguf\n"
         "  retort export --model smollm2-hf --type F16 --out smollm2-F16.gguf\n"
+        "  retort export runs/foldoc-categories/latest --format safetensors --type BF16 --out foldoc-hf\n"
         "  retort export --list-types",
     .setup = setup,
 };
