@@ -84,7 +84,13 @@ uint64_t hash_body(const std::filesystem::path& path) {
   return hash;
 }
 
-void check_seal(const std::filesystem::path& path, bool verify) {
+/// The seal's text without its newline, and what it says.
+struct Seal {
+  std::string text;
+  uint64_t hash = 0, bytes = 0;
+};
+
+Seal read_seal(const std::filesystem::path& path) {
   std::error_code error;
   const uint64_t bytes = std::filesystem::file_size(path, error);
   std::ifstream file(path, std::ios::binary);
@@ -93,19 +99,25 @@ void check_seal(const std::filesystem::path& path, bool verify) {
   file.read(found.data(), user_block);
   if (bytes <= user_block || !found.starts_with(magic))
     fail(Exit::bad_input, "{}: not a sealed HDF5 file of this program ({} bytes)", path.string(), bytes);
-  found = found.substr(0, found.find('\0'));
-  uint64_t hash = 0, size = 0;
-  if (std::sscanf(found.c_str(), "RETORT-HDF5-1 xxh3 %16lx bytes %lu", &hash, &size) != 2 ||
-      found != seal_text(hash, size))
+  Seal seal{found.substr(0, found.find('\0'))};
+  if (std::sscanf(seal.text.c_str(), "RETORT-HDF5-1 xxh3 %16lx bytes %lu", &seal.hash, &seal.bytes) != 2 ||
+      seal.text != seal_text(seal.hash, seal.bytes) ||
+      found.find_first_not_of('\0', seal.text.size()) != std::string::npos)
     fail(Exit::bad_input, "{}: the file's seal does not read; the file is damaged", path.string());
-  if (size != bytes)
+  seal.text.pop_back();
+  if (seal.bytes != bytes)
     fail(Exit::bad_input, "{}: the file has {} bytes, its seal says {}: it was cut or grew after it was written",
-         path.string(), bytes, size);
+         path.string(), bytes, seal.bytes);
+  return seal;
+}
+
+void check_seal(const std::filesystem::path& path, bool verify) {
+  const Seal seal = read_seal(path);
   if (!verify) return;
   uint64_t actual = hash_body(path);
-  if (actual != hash)
+  if (actual != seal.hash)
     fail(Exit::bad_input, "{}: checksum {:016x} does not match the file's seal {:016x}; the file is damaged",
-         path.string(), actual, hash);
+         path.string(), actual, seal.hash);
 }
 
 }  // namespace
@@ -271,6 +283,8 @@ void Hdf5File::seal() {
   out << text << std::string(user_block - text.size(), '\0') << std::flush;
   if (!out) fail(Exit::io, "{}: cannot write the seal: {}", path.string(), std::strerror(errno));
 }
+
+std::string Hdf5File::seal_of(const std::filesystem::path& path) { return read_seal(path).text; }
 
 #define INSTANTIATE(T)                                                                 \
   template void Hdf5File::create_array<T>(const std::string&, int64_t, int64_t);       \

@@ -41,6 +41,8 @@ class Hdf5File {
 
   /// Closes the file that create() made and writes its seal.
   void seal();
+  /// The seal's text: hash and size of the file. Error(bad_input) when there is none or it does not read.
+  static std::string seal_of(const std::filesystem::path& path);
 
  private:
   struct Impl;

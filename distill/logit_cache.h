@@ -43,6 +43,7 @@ struct CacheSubject {
 /// The `index`-th of `count` processes that fill one cache: each takes the documents whose hash falls to it.
 struct CacheShare {
   int64_t index = 0, count = 1;
+  int64_t shard_positions = 1 << 17;  ///< a shard is written when it has so many
 };
 
 struct CaptureReport {
@@ -55,7 +56,7 @@ struct CaptureReport {
 
 /// Asks the teacher about the trained positions of every document of `data` that the cache does not hold yet, and
 /// appends what it says to the cache in `folder`, made when missing. The teacher takes the data set's token ids; its
-/// logits beyond `subject.vocab` are dropped, missing ones have no probability. Shards of at most 131,072 positions
+/// logits beyond `subject.vocab` are dropped, missing ones have no probability. Shards of 131,072 positions
 /// appear whole under their names, so that what was finished stays whatever happens: Error(bad_input) naming document
 /// and position for a logit that is NaN, Error(io) for a full disk, Error(retry) after a stop signal, with all finished
 /// documents kept, or when another process fills the same share. A cache of another subject, other options or other

@@ -14,6 +14,7 @@
 #include "core/progress.h"
 #include "core/sources.h"
 #include "data/hdf5_contents.h"
+#include "distill/logit_cache.h"
 #include "models/checkpoint.h"
 #include "models/family.h"
 #include "models/gguf.h"
@@ -102,7 +103,8 @@ Json inspect_folder(const fs::path& folder) {
   const fs::path description = folder / (adapter ? "adapter_config.json" : "config.json");
   if (!fs::exists(description))
     fail(Exit::bad_input,
-         "{}: a folder is a model (config.json) or a PEFT adapter (adapter_config.json); it has neither",
+         "{}: a folder is a model (config.json), a PEFT adapter (adapter_config.json) or a cache of a teacher's logits "
+         "(manifest-*.json); it has none of them",
          folder.string());
   Json metadata = read_json(description);
   if (!metadata.is_object()) fail(Exit::bad_input, "{}: expected an object", description.string());
@@ -132,8 +134,18 @@ Json inspect_hdf5(const fs::path& path) {
   return contents_of("hdf5", path, fs::file_size(path), file.attributes, std::move(arrays));
 }
 
+/// A teacher's logits: a folder's tensors are its shards, each with its number of positions.
+Json inspect_cache(const fs::path& path) {
+  Json metadata = describe_cache(path), parts = metadata["parts"];
+  metadata.erase("parts");
+  uint64_t bytes = 0;
+  for (const Json& part : parts) bytes += part["bytes"].get<uint64_t>();
+  return contents_of("logit cache", path, bytes, std::move(metadata), std::move(parts));
+}
+
 /// By what the file begins with: names tell nothing in a content-addressed cache.
 Json inspect(const fs::path& path, bool full) {
+  if (is_cache(path)) return inspect_cache(path);
   if (fs::is_directory(path)) return inspect_folder(path);
   const auto file = MappedFile::open(path);
   const auto begins = [&](size_t at, std::string_view magic) {
@@ -264,7 +276,8 @@ std::function<int()> setup(CLI::App& app) {
     bool json = false, full = false;
   };
   auto arguments = std::make_shared<Arguments>();
-  app.add_option("path", arguments->path, "a GGUF, safetensors or HDF5 file, a model's folder or a PEFT folder")
+  app.add_option("path", arguments->path,
+                 "a GGUF, safetensors or HDF5 file, a model's folder, a PEFT folder or a cache of logits")
       ->required();
   app.add_option("--against", arguments->against,
                  "the model that this one was made of (a path or a source): adds each tensor's error")
@@ -290,7 +303,8 @@ const Command command_inspect = {"inspect", "Show what a model, adapter or data 
                                  "  retort inspect model.gguf\n"
                                  "  retort inspect model-Q4_K_M.gguf --against model-F32.gguf\n"
                                  "  retort inspect runs/foldoc-categories/latest/adapter\n"
-                                 "  retort inspect model.safetensors --json\n",
+                                 "  retort inspect model.safetensors --json\n"
+                                 "  retort inspect runs/teacher-cache\n",
                                  setup};
 
 }  // namespace retort

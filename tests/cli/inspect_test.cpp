@@ -139,7 +139,7 @@ TEST(InspectCommand, RefusesDamagedFilesWith65) {
   refuses(folder / "c.safetensors", "a safetensors file has at least 8");
   write_atomic(folder / "d", "\x89HDF\r\n\x1a\n and no more");
   refuses(folder / "d", "not a sealed HDF5 file");
-  refuses(folder.path(), "it has neither");
+  refuses(folder.path(), "it has none of them");
   refuses(folder / "none", "none", 74);
 }
 

@@ -1,0 +1,249 @@
+// A cache gives back what was stored, whatever the order; its estimators are what they say.
+#include <sys/resource.h>
+
+#include <csignal>
+
+#include "core/files.h"
+#include "distill/cache_folder.h"
+#include "tests/distill/cache_fixture.h"
+
+namespace retort {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<int64_t> first(int64_t n) {
+  std::vector<int64_t> windows(n);
+  std::iota(windows.begin(), windows.end(), 0);
+  return windows;
+}
+
+using CacheTargets = Cache;
+
+TEST_F(CacheTargets, AreWithinTheStatedErrorOfTheTeacher) {
+  const FakeDataset data = fake_data(60);
+  fill(data);
+  const auto cache = open();
+  const std::vector<int64_t> windows = first(60);
+  EXPECT_EQ(cache->documents(), 60);
+  for (double temperature : {1.0, 2.0, 4.0}) {
+    const TeacherTargets targets = cache->targets(data.batch(windows), temperature, Estimator::clustered);
+    const at::Tensor truth = true_log_p(data, windows, temperature);
+    ASSERT_EQ(targets.rows, truth.size(0));
+    EXPECT_EQ(targets.rows, cache->positions());
+    const Partition& p = targets.partition;
+    const double bound = (log_p_step / temperature + mass_step(temperature)) / 2 + 1e-5;
+    double total_error = 0;
+    for (int64_t r = 0; r < targets.rows; ++r) {
+      at::Tensor rest = truth[r].exp().clone();
+      float before = INFINITY;
+      int64_t stored = 0;
+      for (int64_t i = 0; i < p.ids.size(1); ++i) {
+        const auto id = p.ids[r][i].item<int64_t>();
+        const auto log_p = p.log_p[r][i].item<float>();
+        ASSERT_LE(log_p, before) << "the most probable comes first";
+        before = log_p;
+        if (id < 0) {
+          ASSERT_EQ(log_p, -INFINITY);
+          continue;
+        }
+        ++stored;
+        ASSERT_NEAR(log_p, truth[r][id].item<double>(), bound) << "row " << r << " at " << temperature;
+        rest[id] = 0;
+      }
+      ASSERT_GE(stored, 1);
+      ASSERT_LE(stored, options_.top_k);
+      for (int64_t c = 0; c < cells_.count; ++c) {
+        const double mass = at::where(cells_.of == c, rest, at::zeros_like(rest)).sum().item<double>();
+        if (mass < 1e-6) continue;
+        ASSERT_NEAR(p.log_mass[r][c].item<float>(), std::log(mass), mass_step(temperature) + 1e-5) << "row " << r;
+      }
+      const double sum = (p.log_p[r].exp().sum() + p.log_mass[r].exp().sum()).item<double>();
+      total_error = std::max(total_error, std::abs(sum - 1));
+    }
+    EXPECT_LT(total_error, 1e-5);
+  }
+  const at::Tensor labels = data.batch(windows).labels;
+  const at::Tensor truth = true_log_p(data, windows, 1).gather(1, labels.index({labels >= 0}).unsqueeze(1)).squeeze(1);
+  EXPECT_LT((cache->label_log_p(data.batch(windows)) - truth.clamp_min(-255 * log_p_step)).abs().max().item<double>(),
+            0.0313);
+}
+
+TEST_F(CacheTargets, AreFoundInAnyOrderAndBatch) {
+  const FakeDataset data = fake_data(40);
+  fill(data);
+  const auto cache = open();
+  const Partition all = cache->targets(data.batch(first(40)), 2, Estimator::clustered).partition;
+  std::vector<int64_t> starts = {0};
+  for (int64_t w = 0; w < 40; ++w) starts.push_back(starts.back() + data.window_trained(w));
+  for (const std::vector<int64_t>& windows : std::vector<std::vector<int64_t>>{{39}, {7, 3, 21}, {0, 39, 5, 5}}) {
+    const Partition some = cache->targets(data.batch(windows), 2, Estimator::clustered).partition;
+    int64_t at = 0;
+    for (int64_t w : windows) {
+      const int64_t n = starts[w + 1] - starts[w];
+      const auto of = [&](const at::Tensor& t, int64_t begin) { return t.slice(0, begin, begin + n); };
+      EXPECT_TRUE(at::equal(of(some.log_mass, at), of(all.log_mass, starts[w])));
+      const int64_t k = some.ids.size(1);
+      EXPECT_TRUE(at::equal(of(some.ids, at), of(all.ids, starts[w]).slice(1, 0, k)));
+      EXPECT_TRUE(at::equal(of(some.log_p, at), of(all.log_p, starts[w]).slice(1, 0, k)));
+      at += n;
+    }
+    EXPECT_EQ(at, some.ids.size(0));
+  }
+}
+
+TEST_F(CacheTargets, OfAFinerPartitionAreNoFartherFromAStudent) {
+  options_.full = true;
+  const FakeDataset data = fake_data(30);
+  fill(data);
+  const auto cache = open();
+  const std::vector<int64_t> windows = first(30);
+  const at::Tensor truth = true_log_p(data, windows, 1);
+  const at::Tensor noise = at::randn(truth.sizes(), at::make_generator<at::CPUGeneratorImpl>(4), at::kDouble);
+  const at::Tensor log_q = at::log_softmax(truth * 0.7 + noise, 1);
+  const auto kl = [&](Estimator estimator) {
+    return partition_kl(cache->targets(data.batch(windows), 1, estimator).partition, log_q).mean().item<double>();
+  };
+  const at::Tensor full = cache->targets(data.batch(windows), 1, Estimator::full).dense(0, truth.size(0));
+  EXPECT_LT((at::log_softmax(full.to(at::kDouble), 1) - truth).abs().max().item<double>(), 0.01);
+  const double full_kl = (full.exp() * (full - log_q)).sum(1).mean().item<double>();
+  const double clustered = kl(Estimator::clustered), ghost = kl(Estimator::ghost);
+  EXPECT_GT(ghost, 0);
+  EXPECT_LT(ghost, clustered);
+  EXPECT_LT(clustered, full_kl);
+}
+
+TEST_F(CacheTargets, OfZeroAndFullNeedNoStoredTemperature) {
+  options_.full = true;
+  const FakeDataset data = fake_data(5);
+  fill(data);
+  const auto cache = open();
+  const Partition zero = cache->targets(data.batch(first(5)), 3, Estimator::zero).partition;
+  EXPECT_LT((zero.log_p.exp().sum(1) - 1).abs().max().item<double>(), 1e-5);
+  EXPECT_TRUE(zero.log_mass.isinf().all().item<bool>());
+  const at::Tensor truth = true_log_p(data, first(5), 3), ids = zero.ids.clamp_min(0).to(at::kLong);
+  const at::Tensor top = truth.gather(1, ids).masked_fill(zero.ids < 0, -INFINITY);
+  const at::Tensor expected = top - at::logsumexp(top, 1, true);
+  EXPECT_LT((zero.log_p.exp() - expected.exp()).abs().max().item<double>(), 0.02);
+  EXPECT_EQ(cache->targets(data.batch(first(5)), 3, Estimator::full).rows, truth.size(0));
+}
+
+// The mean over captures with many seeds is the teacher's distribution, tail and all.
+TEST_F(CacheTargets, FromSampledTailsAreUnbiased) {
+  options_.tail_samples = 4;
+  options_.top_k = 3;
+  options_.temperatures = {1};
+  const RowMaker maker(cells_, options_);
+  const FakeDataset data = fake_data(1, 9);
+  const std::vector<int32_t>& ids = data.documents()[0].ids;
+  const std::vector<int64_t> positions = {2};
+  const at::Tensor logits = 0.5 * fake_logits(ids, 2).unsqueeze(0), truth = at::softmax(logits.to(at::kDouble), 1)[0];
+  std::vector<double> count(cache_vocab);
+  constexpr int captures = 20'000;
+  for (uint64_t seed = 0; seed < captures; ++seed)
+    for (int32_t id : maker.rows(logits, ids, positions, 1000 * seed).samples) count[id] += 1;
+  const CacheRows rows = maker.rows(logits, ids, positions, 0);
+  double tail = 1;
+  for (int32_t id : rows.ids) {
+    EXPECT_EQ(count[id], 0) << "a stored token was drawn";
+    tail -= truth[id].item<double>();
+  }
+  double chi_squared = 0;
+  for (int64_t id = 0; id < cache_vocab; ++id) {
+    if (std::find(rows.ids.begin(), rows.ids.end(), id) != rows.ids.end()) continue;
+    const double expected = 4.0 * captures * truth[id].item<double>() / tail;
+    chi_squared += (count[id] - expected) * (count[id] - expected) / expected;
+  }
+  const double degrees = double(cache_vocab - int64_t(rows.ids.size())) - 1;
+  EXPECT_LT(std::abs(chi_squared - degrees), 5 * std::sqrt(2 * degrees));
+
+  fill(fake_data(8));
+  const auto cache = open();
+  const Partition p = cache->targets(fake_data(8).batch(first(8)), 1, Estimator::sampled).partition;
+  EXPECT_LT((p.log_p.exp().sum(1) - 1).abs().max().item<double>(), 1e-5) << "the draws stand for the whole tail";
+  EXPECT_TRUE(p.log_mass.isinf().all().item<bool>());
+}
+
+TEST_F(CacheTargets, WhoseTeacherHasFewerOrMoreTokensThanTheStudent) {
+  const FakeDataset data = fake_data(6);
+  for (int64_t width : {cache_vocab - 50, cache_vocab + 50}) {
+    TemporaryFolder folder;
+    teacher_.width = width;
+    capture(teacher_, data, cells_, subject(), options_, folder.path());
+    const auto cache = LogitCache::open(folder.path(), subject());
+    const Partition p = cache->targets(data.batch(first(6)), 1, Estimator::clustered).partition;
+    EXPECT_LT(p.ids.max().item<int64_t>(), std::min(width, cache_vocab));
+    EXPECT_LT((p.log_p.exp().sum(1) + p.log_mass.exp().sum(1) - 1).abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST_F(CacheTargets, AreRefusedForWhatTheCacheDoesNotHold) {
+  options_.temperatures = {1, 2};
+  FakeDataset data = fake_data(10);
+  fill(data);
+  const auto cache = open();
+  const Batch batch = data.batch(first(10));
+  expect_error(Exit::bad_input, {"no masses at temperature 3", "only at 1, 2"},
+               [&] { cache->targets(batch, 3, Estimator::clustered); });
+  expect_error(Exit::bad_input, {"temperature 4"}, [&] { cached_targets(cache, 4, Estimator::ghost); });
+  expect_error(Exit::bad_input, {"tail_samples was 0"}, [&] { cached_targets(cache, 1, Estimator::sampled); });
+  expect_error(Exit::bad_input, {"full: true"}, [&] { cached_targets(cache, 1, Estimator::full); });
+  expect_error(Exit::usage, {"\"clusterd\"", "clustered, ghost, zero, sampled, full"},
+               [] { estimator_named("clusterd"); });
+
+  const FakeDataset other = fake_data(3, 77);
+  const std::string tokens = fmt::format("[{}, {}, ", other.documents()[0].ids[0], other.documents()[0].ids[1]);
+  expect_error(Exit::bad_input, {folder_.path().string(), tokens, "retort cache-teacher"},
+               [&] { cache->targets(other.batch(first(1)), 1, Estimator::clustered); });
+  expect_error(Exit::bad_input, {"3 documents", tokens}, [&] { cache->expect_all(other); });
+  cache->expect_all(data);
+  // Less of a document than when the cache was filled is fine, more is not.
+  data.documents()[4].trained.back() = false;
+  EXPECT_EQ(cache->targets(data.batch(std::vector<int64_t>{4}), 1, Estimator::clustered).rows, data.window_trained(4));
+  std::fill(data.documents()[4].trained.begin(), data.documents()[4].trained.end(), true);
+  expect_error(Exit::bad_input, {"is trained now, but was not when the cache was filled"},
+               [&] { cache->targets(data.batch(std::vector<int64_t>{4}), 1, Estimator::clustered); });
+}
+
+TEST_F(CacheTargets, AreRefusedFromAnothersCacheByName) {
+  fill(fake_data(3));
+  const auto refused = [&](const std::vector<std::string>& parts, auto change) {
+    CacheSubject other = subject();
+    change(other);
+    expect_error(Exit::bad_input, parts, [&] { LogitCache::open(folder_.path(), other); });
+  };
+  refused({"another teacher:", "teacher-hash there", "elsewhere in this run"},
+          [](CacheSubject& s) { s.teacher.hash = "elsewhere"; });
+  refused({"another tokenizer:", "tokens there", "bytes in this run"},
+          [](CacheSubject& s) { s.tokenizer_hash = "bytes"; });
+  refused({"another chat template:", "chatml"}, [](CacheSubject& s) { s.template_hash = "chatml"; });
+  refused({"vocabulary", "500 there", "501 in this run"}, [](CacheSubject& s) { s.vocab = 501; });
+  expect_error(Exit::bad_input, {"no cache", "retort cache-teacher"},
+               [&] { LogitCache::open(folder_ / "nothing", subject()); });
+  options_.top_k = 5;
+  expect_error(Exit::bad_input, {"options.top_k is 12 there, 5 here"}, [&] { fill(fake_data(3)); });
+}
+
+TEST_F(CacheTargets, AreDescribedForPeople) {
+  const FakeDataset data = fake_data(20);
+  fill(data);
+  EXPECT_TRUE(is_cache(folder_.path()));
+  EXPECT_TRUE(is_cache(folder_ / "logits-0-of-1-00000.h5"));
+  EXPECT_FALSE(is_cache(folder_ / "cells.h5"));
+  for (const fs::path& path : {folder_.path(), folder_ / "logits-0-of-1-00000.h5"}) {
+    const Json json = describe_cache(path);
+    EXPECT_EQ(json["teacher"]["hash"], "teacher-hash");
+    EXPECT_EQ(json["documents"], 20);
+    EXPECT_EQ(json["positions"], open()->positions());
+    EXPECT_EQ(json["options"]["temperatures"], Json({1.0, 2.0, 4.0}));
+    const at::Tensor truth = true_log_p(data, first(20), 1).exp();
+    const at::Tensor stored = std::get<0>(truth.topk(12, 1));
+    const double tail = 1 - at::where(stored >= 0.01, stored, at::zeros_like(stored)).sum(1).mean().item<double>();
+    EXPECT_NEAR(json["tail_mass"].get<double>(), tail, 0.03);
+    EXPECT_NEAR(json["bytes_per_position"].get<double>() * json["positions"].get<double>(),
+                double(fs::file_size(folder_ / "logits-0-of-1-00000.h5")), 1);
+  }
+}
+
+}  // namespace
+}  // namespace retort
