@@ -41,7 +41,7 @@ RETORT_INLINE float simd_exp(float x) {
 }
 RETORT_INLINE double simd_exp(double x) { return std::exp(x); }
 
-/// log of a normal positive number without branches; NaN stays NaN. Absolute error 1e-7: Cephes' polynomial on
+/// log of a normal positive number without branches; NaN gives NaN. Absolute error 1e-7: Cephes' polynomial on
 /// [sqrt(1/2), sqrt(2)).
 RETORT_INLINE float simd_log(float x) {
   int32_t bits;
@@ -62,7 +62,7 @@ RETORT_INLINE float simd_log(float x) {
   p = p * r - 2.4999993993e-1f;
   p = p * r + 3.3333331174e-1f;
   const float square = r * r;
-  return x != x ? x : r + (p * r * square - 0.5f * square + n * -2.12194440e-4f) + n * 0.693359375f;
+  return r + (p * r * square - 0.5f * square + n * -2.12194440e-4f) + n * 0.693359375f + (x - x);
 }
 RETORT_INLINE double simd_log(double x) { return std::log(x); }
 

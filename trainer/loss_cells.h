@@ -25,20 +25,27 @@ RETORT_INLINE T sign_of(T x) {
 
 template <typename Formula, typename T>
 RETORT_INLINE CellSums cell_sums(const T* log_p, const T* log_q, int64_t n, const LossCoefficients& coefficients,
-                                 T* slope) {
+                                 T* __restrict slope) {
   const std::array<T, 3> k{static_cast<T>(coefficients[0]), static_cast<T>(coefficients[1]),
                            static_cast<T>(coefficients[2])};
   T values[simd_lanes] = {}, slopes[simd_lanes] = {};
-  const auto cell = [&](int64_t i, int64_t lane) __attribute__((always_inline)) {
-    const Term<T> term = Formula::term(log_p[i], log_q[i], simd_exp(log_p[i]), simd_exp(log_q[i]), k);
-    slope[i] = term.slope;
-    values[lane] += term.value;
-    slopes[lane] += term.slope;
+  const auto cell = [&](int64_t i) __attribute__((always_inline)) {
+    return Formula::term(log_p[i], log_q[i], simd_exp(log_p[i]), simd_exp(log_q[i]), k);
   };
   int64_t i = 0;
   for (; i + simd_lanes <= n; i += simd_lanes)
-    for (int64_t l = 0; l < simd_lanes; ++l) cell(i + l, l);
-  for (; i < n; ++i) cell(i, 0);
+    for (int64_t l = 0; l < simd_lanes; ++l) {
+      const Term<T> term = cell(i + l);
+      slope[i + l] = term.slope;
+      values[l] += term.value;
+      slopes[l] += term.slope;
+    }
+  for (; i < n; ++i) {
+    const Term<T> term = cell(i);
+    slope[i] = term.slope;
+    values[0] += term.value;
+    slopes[0] += term.slope;
+  }
   CellSums sums;
   for (int64_t l = 0; l < simd_lanes; ++l) {
     sums.value += static_cast<double>(values[l]);

@@ -7,20 +7,15 @@
 namespace retort {
 namespace {
 
-/// Teacher's ranks that are not known are compared in one sum: what p leaves against what the student has below.
+/// Below the ranks that are known of the teacher both are compared by what is left, in one sum.
 at::Tensor sorted_difference(at::Tensor& q, const at::Tensor& p, const at::Tensor& tail) {
   const int64_t known = std::min(q.size(1), p.size(1));
-  const auto [sorted, order] = q.sort(/*stable=*/true, 1, /*descending=*/true);
-  const at::Tensor teacher = std::get<0>(p.sort(1, /*descending=*/true));
-  at::Tensor ranks = sorted.clone();
-  ranks.slice(1, 0, known).sub_(teacher.slice(1, 0, known));
-  // Below the known ranks the student is compared as one sum, which may have the other sign.
-  const at::Tensor rest = (ranks.slice(1, known).sum(1) - teacher.slice(1, known).sum(1) - tail).unsqueeze(1);
-  const at::Tensor value = ranks.slice(1, 0, known).abs().sum(1) + rest.squeeze(1).abs();
-  ranks.slice(1, 0, known).sign_();
-  ranks.slice(1, known).copy_(rest.sign().expand_as(ranks.slice(1, known)));
-  q.scatter_(1, order, ranks);
-  return value;
+  const at::Tensor teacher = std::get<0>(p.topk(p.size(1), 1)), known_teacher = teacher.slice(1, 0, known);
+  const auto [student, tokens] = q.topk(known, 1);
+  const at::Tensor rest = q.sum(1) - student.sum(1) - teacher.slice(1, known).sum(1) - tail;
+  const at::Tensor difference = student - known_teacher;
+  q.copy_(rest.sign().unsqueeze(1).expand_as(q)).scatter_(1, tokens, difference.sign());
+  return difference.abs().sum(1) + rest.abs();
 }
 
 }  // namespace
