@@ -1,10 +1,24 @@
 #include "recipes/distill.h"
 
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <numeric>
+
+#include "adapters/attach.h"
 #include "core/files.h"
 #include "core/hash.h"
-#include "core/log.h"
+#include "core/temporary_folder.h"
 #include "distill/online.h"
+#include "distill/paired_texts.h"
+#include "distill/recorded.h"
+#include "distill/teacher_error.h"
 #include "distill/vocabulary_map.h"
+#include "export/gguf.h"
+#include "recipes/serve.h"
+#include "trainer/cross_vocabulary.h"
+#include "trainer/on_policy.h"
+#include "trainer/train.h"
 
 namespace retort {
 namespace fs = std::filesystem;
@@ -12,15 +26,20 @@ namespace {
 
 /// A teacher of the recipe, opened.
 struct Called {
-  TeacherOptions options;  ///< with local paths
-  OpenedTeacher teacher;   ///< speaks the student's tokens
-  std::string name;        ///< as the recipe calls it
-  std::string vocabulary;  ///< how it compares with the student's
+  TeacherOptions options = {};                   ///< with local paths
+  std::string name = {};                         ///< as the recipe calls it
+  OpenedTeacher teacher = {};                    ///< no model: recorded answers
+  std::optional<RecordedTeacher> recorded = {};  ///< those
+  std::string vocabulary = {};                   ///< how it compares with the student's
+  bool by_text = false;                          ///< compared by stretches of text, not by tokens
+
+  const TeacherIdentity& identity() const { return recorded ? recorded->identity : teacher.model->identity(); }
 };
 
 Called call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, TeacherOptions options,
             const ProgressSink& progress) {
-  const std::string name = options.path.empty() ? "the student's base" : options.path.string();
+  const DistillOptions& distill = *recipe.distill;
+  Called called{.name = options.path.empty() ? "the student's base" : options.path.string()};
   const auto local = [&](fs::path& path) {
     Progress shown(progress);
     if (!path.empty()) path = pull(source_of(recipe, path.string()), {.progress = &shown});
@@ -28,22 +47,67 @@ Called call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, Tea
   local(options.path);
   local(options.adapter);
   local(options.reference);
+  called.options = options;
+  const int64_t width = model.config().vocab;
+  if (!teacher_kind(options)) {
+    if (distill.temperature != 1 || distill.loss == loss_spans || distill.loss == "uld" || distill.on_policy)
+      fail(Exit::usage,
+           "distill.teacher: {}: a service's log-probabilities are those of its tokens at temperature 1; allowed with "
+           "them: losses that compare token with token, at temperature: 1, without on_policy",
+           called.name);
+    called.recorded =
+        open_recorded(options.path, *prepared.tokenizer, *prepared.chat_template, encode_options(recipe), width);
+    const RecordedCounts& counts = called.recorded->counts;
+    called.vocabulary = fmt::format("recorded answers: {}; {} of {} trained tokens have log-probabilities",
+                                    counts.answers, counts.aligned_tokens, counts.trained_tokens);
+    return called;
+  }
   const TeacherPlace place{.student = &model,
                            .checkpoint = prepared.checkpoint.get(),
                            .tokenizer = prepared.tokenizer.get(),
                            .load = load_options(recipe)};
-  OpenedTeacher opened = open_teacher(options, place);
-  VocabularyMap map = compare_vocabularies(*prepared.tokenizer, *opened.tokenizer);
-  require_shared_tokens(map, recipe.model.path, name);
-  const std::string vocabulary = map.summary();
-  const int64_t width = model.config().vocab;
-  if (map.match != VocabularyMatch::equal || opened.model->vocab() != width)
-    opened.model = map_vocabulary(std::move(opened.model), std::move(map), width);
-  return {options, std::move(opened), name, vocabulary};
+  called.teacher = open_teacher(options, place);
+  VocabularyMap map = compare_vocabularies(*prepared.tokenizer, *called.teacher.tokenizer);
+  called.vocabulary = map.summary();
+  called.by_text = distill.loss == loss_spans || (distill.loss == "uld" && map.match == VocabularyMatch::different);
+  if (called.by_text) return called;
+  require_shared_tokens(map, recipe.model.path, called.name);
+  if (map.match != VocabularyMatch::equal || called.teacher.model->vocab() != width)
+    called.teacher.model = map_vocabulary(std::move(called.teacher.model), std::move(map), width);
+  return called;
+}
+
+/// Rows in both tokenizations.
+struct BothTexts {
+  ChatTemplate teacher_template;
+  PairedTexts texts;
+
+  BothTexts(const Recipe& recipe, const Prepared& prepared, const Called& called,
+            const std::vector<DatasetOptions>& files)
+      : teacher_template(*called.teacher.tokenizer, "", prepared.now),
+        texts(chats_of(files), {*prepared.tokenizer, *prepared.chat_template},
+              {*called.teacher.tokenizer, teacher_template}, encode_options(recipe)) {}
+};
+
+/// KL(reference ‖ teacher) on the first held-out rows.
+Json own_error(const Called& called, const PackedDataset& data) {
+  constexpr int64_t most_tokens = 2048;
+  const OpenedTeacher reference =
+      open_teacher({.kind = called.options.kind, .path = called.options.reference, .threads = called.options.threads});
+  std::vector<std::vector<int32_t>> documents;
+  int64_t tokens = 0;
+  for (int64_t w = 0; w < data.windows() && tokens < most_tokens; ++w) {
+    const Batch batch = data.batch({&w, 1});
+    const auto* ids = batch.ids.const_data_ptr<int64_t>();
+    for (size_t d = 0; d + 1 < batch.offsets.size(); ++d)
+      documents.emplace_back(ids + batch.offsets[d], ids + batch.offsets[d + 1]);
+    tokens += batch.tokens();
+  }
+  return teacher_error(*called.teacher.model, *reference.model, documents).to_json();
 }
 
 CacheSubject subject_of(const Called& called, const Prepared& prepared, const CausalLM& model) {
-  return {.teacher = called.teacher.model->identity(),
+  return {.teacher = called.identity(),
           .tokenizer_hash = prepared.tokenizer->hash(),
           .template_hash = prepared.chat_template->hash(),
           .vocab = model.config().vocab};
@@ -81,6 +145,75 @@ Json fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const
           {"bytes", bytes},         {"teacher_tokens", tokens},  {"seconds", seconds},     {"teacher_seconds", asking}};
 }
 
+/// What one teacher adds to the objective, and to its entry in the report.
+std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
+                                    const std::shared_ptr<Called>& called, double weight, const std::string& number,
+                                    Distillation& result, Json& entry, const ProgressSink& progress) {
+  const DistillOptions& distill = *recipe.distill;
+  const double kd = weight * distill.kd_ratio, ce = weight * (1 - distill.kd_ratio);
+  if (called->by_text) {
+    const auto both = std::make_shared<BothTexts>(recipe, prepared, *called, prepared.train_files);
+    entry["aligned"] = {{"tokens", both->texts.aligned_tokens()}, {"of", both->texts.trained_tokens()}};
+    result.kept.insert(result.kept.end(), {called, both});
+    Teacher& teacher = *called->teacher.model;
+    ObjectivePart part = distill.loss == loss_spans
+                             ? spans_part(span_targets(teacher, both->texts), kd, result.state, number)
+                             : uld_part(ranked_targets(teacher, both->texts, model.config().vocab, distill.temperature),
+                                        kd, distill.temperature, result.state, number);
+    return {cross_entropy_part(ce), std::move(part)};
+  }
+  TargetSource source;
+  if (called->recorded) {
+    source = called->recorded->targets;
+  } else if (distill.online) {
+    source = online_targets(*called->teacher.model);
+    result.kept.push_back(called);
+  } else {
+    entry["capture"] = fill(recipe, prepared, model, *called, {}, progress);
+    const CacheSubject subject = subject_of(*called, prepared, model);
+    const fs::path folder = folder_of(distill, subject);
+    const auto cache = LogitCache::open(folder, subject);
+    cache->expect_all(*prepared.train);
+    source = cached_targets(cache, distill.temperature, estimator_named(distill.estimator));
+    entry["cache"] = describe_cache(folder);
+  }
+  DivergenceOptions loss = divergence_options(distill);
+  loss.kd_weight = kd;
+  loss.ce_weight = ce;
+  return {divergence_part(std::move(source), loss, result.state, number)};
+}
+
+/// llama.cpp with the adapter as it is now.
+Continue student_answers(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
+  const auto base = std::make_shared<ServableFile>(prepared.model_path);
+  const int threads = static_cast<int>(recipe.threads);
+  return served_continuations(
+      [base, &model, threads] {
+        const TemporaryFolder folder;
+        export_gguf_adapter(folder.path() / "adapter.gguf", model, {});
+        return ServedModel::open(base->path(), {.threads = threads, .adapter = folder.path() / "adapter.gguf"});
+      },
+      recipe.distill->on_policy->temperature, recipe.distill->on_policy->refresh);
+}
+
+Json spans_apart(CausalLM& model, const PackedDataset& data, const SpanSource& source, int64_t windows_per_batch) {
+  const at::NoGradGuard no_grad;
+  double sum = 0;
+  int64_t spans = 0;
+  for (int64_t begin = 0; begin < data.windows(); begin += windows_per_batch) {
+    std::vector<int64_t> windows(static_cast<size_t>(std::min(windows_per_batch, data.windows() - begin)));
+    std::iota(windows.begin(), windows.end(), begin);
+    Batch batch = data.batch(windows);
+    batch.ids = batch.ids.to(model.device());
+    const SpanTargets targets = source(batch);
+    sum += linear_span_divergence(*model.linears().back(), model.hidden(batch), batch.labels, targets).item<double>();
+    spans += static_cast<int64_t>(targets.offsets.size()) - 1;
+  }
+  return {{"spans", spans},
+          {"divergence", spans > 0 ? Json(sum / static_cast<double>(spans)) : Json()},
+          {"cross_entropy", validate(model, data, windows_per_batch).loss}};
+}
+
 }  // namespace
 
 Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
@@ -97,53 +230,57 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
   for (const TeacherOptions& options : distill.teacher.teachers) weights += options.weight;
   std::vector<ObjectivePart> parts;
   for (const TeacherOptions& options : distill.teacher.teachers) {
-    Called called = call(recipe, prepared, model, options, progress);
-    const TeacherIdentity identity = called.teacher.model->identity();
-    Json entry = {{"path", called.name},
+    const auto called = std::make_shared<Called>(call(recipe, prepared, model, options, progress));
+    const TeacherIdentity identity = called->identity();
+    const size_t index = result.report["teachers"].size();
+    Json entry = {{"path", called->name},
                   {"weight", options.weight},
-                  {"vocabulary", called.vocabulary},
+                  {"vocabulary", called->vocabulary},
                   {"engine", identity.engine},
                   {"quantization", identity.quantization},
                   {"sha256", identity.hash}};
-    TargetSource source;
-    if (distill.online) {
-      source = online_targets(*called.teacher.model);
-    } else {
-      entry["capture"] = fill(recipe, prepared, model, called, {}, progress);
-      const CacheSubject subject = subject_of(called, prepared, model);
-      const fs::path folder = folder_of(distill, subject);
-      const auto cache = LogitCache::open(folder, subject);
-      cache->expect_all(*prepared.train);
-      source = cached_targets(cache, distill.temperature, estimator_named(distill.estimator));
-      entry["cache"] = describe_cache(folder);
-    }
-    DivergenceOptions loss = divergence_options(distill);
-    loss.kd_weight *= options.weight / weights;
-    loss.ce_weight *= options.weight / weights;
-    const std::string number = distill.teacher.teachers.size() > 1 ? fmt::format("teacher{}", parts.size() + 1) : "";
-    parts.push_back(divergence_part(std::move(source), loss, result.state, number));
-    result.identity[fmt::format("distill.teacher.{}", result.report["teachers"].size())] = identity.hash;
+    if (!options.reference.empty())
+      entry["error"] = own_error(*called, prepared.validation ? *prepared.validation : *prepared.train);
+    const std::string number = distill.teacher.teachers.size() > 1 ? fmt::format("teacher{}", index + 1) : "";
+    for (ObjectivePart& part :
+         parts_of(recipe, prepared, model, called, options.weight / weights, number, result, entry, progress))
+      parts.push_back(std::move(part));
+    result.identity[fmt::format("distill.teacher.{}", index)] = identity.hash;
     result.report["teachers"].push_back(std::move(entry));
-    if (distill.online) result.teachers.push_back(std::move(called.teacher));
   }
   const Json all = to_json(distill);
-  for (const char* key : {"loss", "loss_args", "temperature", "kd_ratio", "estimator", "online"})
-    result.identity[fmt::format("distill.{}", key)] = all[key].is_object() ? Json(all[key].dump()) : all[key];
+  for (const char* key : {"loss", "loss_args", "temperature", "kd_ratio", "estimator", "online", "on_policy"})
+    result.identity[fmt::format("distill.{}", key)] = all[key].is_structured() ? Json(all[key].dump()) : all[key];
   result.objective = sum_of(std::move(parts));
+  if (distill.on_policy) {
+    result.report["on_policy"] = all["on_policy"];
+    OnPolicyOptions options = *distill.on_policy;
+    options.seed = static_cast<uint64_t>(recipe.seed);
+    result.objective = on_policy_objective(result.objective, result.objective, student_answers(recipe, prepared, model),
+                                           options, result.state);
+  }
   return result;
 }
 
 Json check_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ProgressSink& progress) {
+  if (recipe.distill->on_policy) {
+    if (!base_form(recipe).empty())
+      fail(Exit::usage,
+           "distill.on_policy: llama.cpp answers for the student and does not have its base in {}; use "
+           "model.base: native",
+           recipe.model.base);
+    check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter, plan_adapters(model, recipe.adapter).targets);
+  }
   Json all = Json::array();
   for (const TeacherOptions& options : recipe.distill->teacher.teachers) {
     const Called called = call(recipe, prepared, model, options, progress);
-    const TeacherIdentity& identity = called.teacher.model->identity();
-    const fs::path folder = folder_of(*recipe.distill, subject_of(called, prepared, model));
-    all.push_back({{"teacher", called.name},
-                   {"engine", identity.engine},
-                   {"quantization", identity.quantization},
-                   {"vocabulary", called.vocabulary},
-                   {"cache", recipe.distill->online ? Json() : Json(folder.string())}});
+    const bool cached = !recipe.distill->online && !called.recorded && !called.by_text;
+    all.push_back(
+        {{"teacher", called.name},
+         {"engine", called.identity().engine},
+         {"quantization", called.identity().quantization},
+         {"vocabulary", called.vocabulary},
+         {"cache", cached ? Json(folder_of(*recipe.distill, subject_of(called, prepared, model)).string()) : Json()}});
   }
   return all;
 }
@@ -157,6 +294,9 @@ Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model
   Json all = Json::array();
   for (const TeacherOptions& options : recipe.distill->teacher.teachers) {
     const Called called = call(recipe, prepared, model, options, progress);
+    if (called.recorded || called.by_text)
+      fail(Exit::usage, "{}: nothing of it is cached: {}", called.name,
+           called.recorded ? "the answers are recorded already" : "it is asked once while the student trains");
     all.push_back(fill(recipe, prepared, model, called, share, progress));
   }
   return all;
@@ -167,9 +307,16 @@ Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& 
   Json all = Json::array();
   for (const TeacherOptions& options : recipe.distill->teacher.teachers) {
     const Called called = call(recipe, prepared, model, options, progress);
-    const DivergenceSums sums = measure_divergence(model, *prepared.validation, online_targets(*called.teacher.model),
-                                                   {}, recipe.train.micro_batch_size);
-    all.push_back(sums.to_json());
+    const int64_t windows = recipe.train.micro_batch_size;
+    if (called.recorded) {
+      all.push_back(nullptr);
+    } else if (called.by_text) {
+      BothTexts both(recipe, prepared, called, prepared.validation_files);
+      all.push_back(spans_apart(model, *prepared.validation, span_targets(*called.teacher.model, both.texts), windows));
+    } else {
+      all.push_back(measure_divergence(model, *prepared.validation, online_targets(*called.teacher.model), {}, windows)
+                        .to_json());
+    }
   }
   return all;
 }

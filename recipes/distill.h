@@ -18,10 +18,9 @@ namespace retort {
 struct Distillation {
   Objective objective;
   std::shared_ptr<ObjectiveState> state;
-  Json identity = Json::object();  ///< what a resumed run must share: teachers and how they are used
-  Json report = Json::object();    ///< report["distill"] but for "before" and "after"
-  /// Online teachers, which the objective asks.
-  std::vector<OpenedTeacher> teachers = {};
+  Json identity = Json::object();                ///< what a resumed run must share: teachers and how they are used
+  Json report = Json::object();                  ///< report["distill"] but for "before" and "after"
+  std::vector<std::shared_ptr<void>> kept = {};  ///< teachers and texts that the objective asks
 };
 
 /// Opens every teacher and checks that it speaks the student's vocabulary; fills the caches that lack a row of the
@@ -39,7 +38,8 @@ Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model
                  const ProgressSink& progress);
 
 /// How far the student is from each teacher on the held-out rows, with all of both models' logits:
-/// [{"kl", "cross_entropy", "agreement", …}]; null without held-out rows.
+/// [{"divergence", "cross_entropy", "agreement", …}], or over the stretches of text that both cut where the
+/// vocabularies differ; null for recorded answers, and without held-out rows.
 Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ProgressSink& progress);
 
 }  // namespace retort

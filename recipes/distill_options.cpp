@@ -75,12 +75,34 @@ const Schema<CacheChoice>& schema_of(CacheChoice*) {
   return schema;
 }
 
+const Schema<OnPolicyChoice>& schema_of(OnPolicyChoice*) {
+  using O = OnPolicyChoice;
+  static const auto schema =
+      Schema<O>("on_policy", "The student answers a share of the batches itself; the teacher scores what it said.")
+          .field("lambda", &O::lambda, "share of the batches", {.minimum = 0, .maximum = 1, .minimum_open = true})
+          .field("max_new_tokens", &O::max_new_tokens, "of an answer", {.minimum = 1})
+          .field("temperature", &O::temperature, "that the student samples at; 0: greedy",
+                 {.minimum = 0, .maximum = 10})
+          .field("refresh", &O::refresh, "answers until llama.cpp gets the adapter as it is by then", {.minimum = 1});
+  return schema;
+}
+
+static std::vector<std::string> losses_and_spans() {
+  std::vector<std::string> names = loss_names();
+  names.emplace_back(loss_spans);
+  return names;
+}
+
 const Schema<DistillOptions>& schema_of(DistillOptions*) {
   using O = DistillOptions;
   static const auto schema =
       Schema<O>("distill", "A teacher's logits instead of the answers alone.")
           .field("teacher", &O::teacher, "a mapping, or a list of them", {.required = true})
-          .field("loss", &O::loss, "how far the student is from the teacher", {.one_of = loss_names()})
+          .field("loss", &O::loss,
+                 "how far the student is from the teacher; uld and spans compare across vocabularies: sorted "
+                 "probabilities, "
+                 "and the probabilities of stretches of text",
+                 {.one_of = losses_and_spans()})
           .field("loss_args", &O::loss_args, "the loss's own number: beta of jsd, lambda of skew_kl, t_start of taid")
           .field("temperature", &O::temperature, "of teacher and student; the loss is multiplied by its square",
                  {.minimum = 0, .maximum = 100, .minimum_open = true})
@@ -92,12 +114,21 @@ const Schema<DistillOptions>& schema_of(DistillOptions*) {
                  {.one_of = {"clustered", "ghost", "zero", "sampled", "full"}})
           .field("online", &O::online, "ask the teacher in every step instead of filling a cache")
           .field("cache", &O::cache, "what is kept")
+          .field("on_policy", &O::on_policy, "GKD: answers of the student's own; needs online: true")
           .renamed("kd_alpha", "kd_ratio")
           .renamed("alpha", "kd_ratio")
           .renamed("kd_temperature", "temperature")
           .renamed("teacher_model_name_or_path", "teacher.path")
           .renamed("beta", "loss_args.beta")
           .rule([](const O& o, const Yaml& node) {
+            if (o.on_policy && !o.online)
+              node["on_policy"].refuse("no cache holds what the student will say: needs online: true");
+            if (o.loss == loss_spans) {
+              if (!o.loss_args.empty()) node["loss_args"].refuse("loss: spans has no number of its own");
+              if (o.temperature != 1) node["temperature"].refuse("loss: spans compares probabilities at temperature 1");
+              if (o.on_policy) node["on_policy"].refuse("loss: spans reads the recipe's own rows");
+              return;
+            }
             const LossKind& kind = loss_kind(o.loss);
             for (const auto& [name, value] : o.loss_args) {
               const Yaml at = node["loss_args"][name];

@@ -12,6 +12,7 @@
 #include "distill/logit_cache.h"
 #include "distill/teacher.h"
 #include "trainer/divergence.h"
+#include "trainer/on_policy.h"
 
 namespace retort {
 
@@ -30,6 +31,16 @@ struct CacheChoice : CacheOptions {
 };
 const Schema<CacheChoice>& schema_of(CacheChoice*);
 
+/// GKD: the student answers a share of the batches itself, and the teacher scores what it said.
+struct OnPolicyChoice : OnPolicyOptions {
+  double temperature = 1;
+  int64_t refresh = 64;  ///< answers until the sampled student is the trained one again
+};
+const Schema<OnPolicyChoice>& schema_of(OnPolicyChoice*);
+
+/// The loss that is no LossKind: it compares stretches of text (trainer/cross_vocabulary.h).
+inline constexpr const char* loss_spans = "spans";
+
 struct DistillOptions {
   TeacherList teacher;
   std::string loss = "forward_kl";
@@ -39,10 +50,11 @@ struct DistillOptions {
   std::string estimator = "clustered";
   bool online = false;
   CacheChoice cache;
+  std::optional<OnPolicyChoice> on_policy;
 };
 const Schema<DistillOptions>& schema_of(DistillOptions*);
 
-/// As linear_divergence takes them.
+/// As linear_divergence takes them; not of loss: spans.
 DivergenceOptions divergence_options(const DistillOptions& options);
 
 }  // namespace retort

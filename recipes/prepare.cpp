@@ -98,6 +98,7 @@ Fit fitted(const Recipe& recipe, const Prepared& prepared, CausalLM& model, cons
 
 Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& progress) {
   Prepared prepared;
+  prepared.now = now;
   if (recipe.threads > 0) at::set_num_threads(static_cast<int>(recipe.threads));
   prepared.model_path = fetch(recipe, recipe.model.path, progress);
   prepared.train_files = with_local_paths(recipe, recipe.data.train, progress);

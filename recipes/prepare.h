@@ -20,6 +20,7 @@
 namespace retort {
 
 struct Prepared {
+  std::time_t now = 0;  ///< the date that chat templates print
   std::filesystem::path model_path;
   std::unique_ptr<Checkpoint> checkpoint;
   std::unique_ptr<Tokenizer> tokenizer;
