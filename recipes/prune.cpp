@@ -225,12 +225,13 @@ Json compare_on_rows(const Bench& bench, CausalLM& student, const Pruning& kept,
   progress.start("compare", 3);
   const std::vector<Batch> rows = windows_of(*bench.prepared.validation, 0, bench.load.device);
   const int64_t bytes = trained_bytes(*bench.prepared.tokenizer, rows);
-  Json result = {{"before", loss_json(loss_on(bench.teacher, rows), bytes)}};
+  const std::vector<at::Tensor> hidden = hidden_states(bench.teacher, rows);
+  Json result = {{"before", loss_json(loss_on(bench.teacher, hidden, rows), bytes)}};
   progress.update(1);
-  const RowLoss after = loss_on(student, kept.tokens.empty() ? rows : rows_of_student(bench, vocabulary));
-  result["after"] = loss_json(after, bytes);
+  const std::vector<Batch> own = kept.tokens.empty() ? rows : rows_of_student(bench, vocabulary);
+  result["after"] = loss_json(loss_on(student, hidden_states(student, own), own), bytes);
   progress.update(2);
-  const Fidelity fidelity = compare(bench.teacher, hidden_states(bench.teacher, rows), student, rows, kept.tokens);
+  const Fidelity fidelity = compare(bench.teacher, hidden, student, rows, kept.tokens);
   result["after"]["kl"] = fidelity.kl;
   result["after"]["top1"] = fidelity.top1;
   result["after"]["compared_tokens"] = fidelity.tokens;

@@ -12,12 +12,15 @@
 
 namespace retort {
 
-/// A model's own word on some rows.
+/// A model's final hidden states of each window, [T, dim]: a fraction of its logits' memory.
+std::vector<at::Tensor> hidden_states(CausalLM& model, const std::vector<Batch>& windows);
+
+/// A model's own word on some rows; `hidden` is hidden_states(model, windows).
 struct RowLoss {
   double nats = 0;     ///< sum of -log p over the trained tokens
   int64_t tokens = 0;  ///< trained tokens
 };
-RowLoss loss_on(CausalLM& model, const std::vector<Batch>& windows);
+RowLoss loss_on(CausalLM& model, const std::vector<at::Tensor>& hidden, const std::vector<Batch>& windows);
 
 /// Teacher against student at every token of some rows.
 struct Fidelity {
@@ -26,9 +29,6 @@ struct Fidelity {
   double lost = 0;  ///< mean probability that the teacher gives to tokens that the student lacks
   int64_t tokens = 0;
 };
-
-/// The teacher's final hidden states of each window, [T, dim]: a fraction of its logits' memory.
-std::vector<at::Tensor> hidden_states(CausalLM& model, const std::vector<Batch>& windows);
 
 /// `hidden` is hidden_states(teacher, windows). `tokens`: the teacher's id of each of the student's; empty: the same.
 /// Documents with a token that the student lacks are left out.
