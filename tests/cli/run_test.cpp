@@ -8,6 +8,7 @@
 #include "core/files.h"
 #include "core/hash.h"
 #include "core/json.h"
+#include "models/checkpoint.h"
 #include "report/format.h"
 #include "tests/cli/program.h"
 #include "tests/core/support.h"
@@ -53,9 +54,11 @@ std::set<std::string> keys_of(const Json& value, const std::string& at = "") {
 }
 
 TEST_F(SmallRun, LeavesEverythingThatTheDesignNames) {
-  const std::vector<std::string> more = {"data.train.0.task.system=Answer in one word.",
-                                         "data.validation.0.task.system=Answer in one word.",
-                                         "evaluate=[{kind: choice_accuracy, limit: 2}, {kind: perplexity, limit: 2}]"};
+  const std::vector<std::string> more = {
+      "data.train.0.task.system=Answer in one word.", "data.validation.0.task.system=Answer in one word.",
+      "evaluate=[{kind: choice_accuracy, limit: 2}, {kind: perplexity, limit: 2}]",
+      "export.files=[{format: peft}, {format: gguf_adapter}, {format: gguf, type: Q8_0}, {format: "
+      "gguf, merge: adapter}, {format: safetensors, type: BF16}]"};
   const ProcessResult result = retort(command("run", more));
   ASSERT_EQ(result.status, 0) << result.errors;
   for (const char* file : {"recipe.yaml", "manifest.json", "log.txt", "metrics.jsonl", "report.html", "report.json",
@@ -78,7 +81,7 @@ TEST_F(SmallRun, LeavesEverythingThatTheDesignNames) {
     EXPECT_TRUE(report["train"].contains(key)) << key;
   EXPECT_EQ(report["train"]["steps"], 2);
   EXPECT_EQ(report["train"]["parameters"]["trainable"], 4884480);
-  ASSERT_EQ(report["export"].size(), 4U);
+  ASSERT_EQ(report["export"].size(), 5U);
   const Json& gguf = report["export"][2];
   EXPECT_EQ(gguf["type"], "Q8_0");
   for (const char* key : {"passed", "kl_mean", "kl_p99", "top1", "delta_perplexity", "rows"})
@@ -104,6 +107,12 @@ TEST_F(SmallRun, LeavesEverythingThatTheDesignNames) {
                                                   fs::file_size(latest() / beside["adapter"].get<std::string>()));
   EXPECT_TRUE(beside["gate"]["passed"].get<bool>());
   EXPECT_GT(beside["speed"]["generation_tokens_per_second"].get<double>(), 0);
+
+  // A folder has no gate: what was written was read back bit for bit.
+  const Json& folder_of_model = report["export"][4];
+  EXPECT_EQ(folder_of_model["path"], "export/foldoc-categories-hf");
+  EXPECT_EQ(Checkpoint::open(latest() / "export/foldoc-categories-hf")->tensor("model.norm.weight").type_name(),
+            "BF16");
 
   // What the page's own tests draw is what a run writes.
   const std::set<std::string> written = keys_of(report);

@@ -219,7 +219,8 @@ TEST(ServeCommands, QuoteForTheShellAndLeaveRefusedFilesOut) {
                   {{{"format", "gguf"}, {"path", "export/it's; rm -rf.gguf"}, {"gate", {{"passed", true}}}},
                    {{"format", "gguf"}, {"path", "export/bad.refused.gguf"}, {"gate", {{"passed", false}}}},
                    {{"format", "gguf_adapter"}, {"path", "export/lora.gguf"}},
-                   {{"format", "peft"}, {"path", "adapter"}}}},
+                   {{"format", "peft"}, {"path", "adapter"}},
+                   {{"format", "safetensors"}, {"path", "export/it's-hf"}}}},
                  {"model", {{"path", "base.gguf"}, {"hub_id", "org/base"}}},
                  {"chat", {{"system", "Be short."}}},
                  {"samples", {{{"prompt", "what's\nthis?"}}}}};
@@ -234,6 +235,10 @@ TEST(ServeCommands, QuoteForTheShellAndLeaveRefusedFilesOut) {
   EXPECT_TRUE(has(all, "ollama create my-model"));
   EXPECT_TRUE(has(all, "llama-server -m base.gguf --lora export/lora.gguf"));
   EXPECT_TRUE(has(all, "PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), \"adapter\")"));
+  EXPECT_TRUE(has(all, "pipeline(\"text-generation\", model=\"export/it's-hf\")"));
+  EXPECT_TRUE(
+      has(all, R"(chat([{"role": "system", "content": "Be short."}, {"role": "user", "content": "what's\nthis?"}])"));
+  EXPECT_TRUE(has(all, R"(vllm serve 'export/it'\''s-hf' --port 8000)"));
   EXPECT_FALSE(has(all, "refused"));
 }
 
