@@ -140,12 +140,12 @@ class LlamaTokenizer : public Tokenizer {
   /// A character that becomes a byte token and is in no piece: put in front of a text it takes the leading space on
   /// itself and merges with nothing, so that what comes after it is tokenized as the middle of a text.
   void find_sentinel() {
-    for (char c : std::string("\x01\x02\x03\n")) {
-      std::string sentinel(1, c);
+    // Large vocabularies have pieces for control characters too; none has one for a code point of private use.
+    for (const std::string& sentinel : std::vector<std::string>{"\x01", "\x02", "\x03", "\n", "\xF4\x8F\xBF\xBD"}) {
       bool in_piece = false;
       for (int32_t id = 0; id < size() && !in_piece; ++id)
         in_piece = !(llama_vocab_get_attr(vocab_, id) & LLAMA_TOKEN_ATTR_BYTE) &&
-                   std::string(llama_vocab_get_text(vocab_, id)).find(c) != std::string::npos;
+                   std::string(llama_vocab_get_text(vocab_, id)).find(sentinel) != std::string::npos;
       if (in_piece) continue;
       std::vector<int32_t> ids = encode(sentinel, true, false);
       if (ids.empty() || !(llama_vocab_get_attr(vocab_, ids.back()) & LLAMA_TOKEN_ATTR_BYTE)) continue;
@@ -153,8 +153,7 @@ class LlamaTokenizer : public Tokenizer {
       sentinel_tokens_ = static_cast<int64_t>(ids.size());
       return;
     }
-    fail(Exit::bad_input, "{}: a SentencePiece vocabulary without byte tokens for control characters is not supported",
-         path_);
+    fail(Exit::bad_input, "{}: a SentencePiece vocabulary without byte tokens is not supported", path_);
   }
 
   std::string path_, hash_, sentinel_;

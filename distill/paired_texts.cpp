@@ -95,6 +95,13 @@ void ask(Teacher& teacher, const std::vector<Asked>& asked) {
 
 }  // namespace
 
+ChatTemplate reading_template(const Tokenizer& teacher, std::time_t now) {
+  constexpr const char* paragraphs =
+      "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor "
+      "%}";
+  return ChatTemplate(teacher, teacher.chat_template().empty() ? paragraphs : "", now);
+}
+
 PairedTexts::PairedTexts(Stream<Chat> chats, const Reader& student, const Reader& teacher,
                          const EncodeOptions& options) {
   EncodeOptions whole = options;

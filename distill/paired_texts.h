@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <span>
@@ -22,6 +23,10 @@ struct Reader {
   const Tokenizer& tokenizer;
   const ChatTemplate& chat_template;
 };
+
+/// The teacher's own chat template; a base model, which has none, reads the messages as paragraphs, with its
+/// end-of-text token behind each answer. `now` as ChatTemplate takes it.
+ChatTemplate reading_template(const Tokenizer& teacher, std::time_t now = std::time(nullptr));
 
 struct PairedDocument {
   std::vector<int32_t> teacher;  ///< the teacher's tokens

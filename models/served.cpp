@@ -288,7 +288,10 @@ class Served final : public ServedModel {
         std::vector<int64_t> rows;
         for (int64_t position : request.wanted)
           rows.push_back(row[pass.paths[d][static_cast<size_t>(position - shared)]]);
-        logits(pass.first + d, all.index_select(0, at::tensor(rows, at::kLong)));
+        const auto count = static_cast<int64_t>(rows.size());
+        const bool adjacent = rows.back() - rows.front() + 1 == count;  // they ascend; sharing leaves gaps
+        logits(pass.first + d,
+               adjacent ? all.narrow(0, rows.front(), count) : all.index_select(0, at::tensor(rows, at::kLong)));
       }
     }
     if (generated && pass.generated > 0) continue_pass(requests, pass, all, row, start, generated);

@@ -185,6 +185,18 @@ TEST_F(Pairs, RankedTargetsHoldTheTeachersGreatestProbabilities) {
   EXPECT_LT(ranked.targets.rows, (batch.labels >= 0).sum().item<int64_t>()) << "bytes inside tokens are left out";
 }
 
+TEST_F(Pairs, ATeacherWithoutATemplateReadsParagraphs) {
+  const ChatTemplate paragraphs = reading_template(bytes_);
+  EXPECT_EQ(paragraphs.render(chats_[0].messages, false), "What is Unix?\nAn operating system.</s>\n");
+  EXPECT_EQ(reading_template(smollm2()).source(), theirs_.source());
+  Stream<Chat> one = [this, sent = false](Chat& chat) mutable {
+    chat = chats_[1];
+    return !std::exchange(sent, true);
+  };
+  const PairedTexts texts(one, {smollm2(), theirs_}, {bytes_, paragraphs}, {});
+  EXPECT_EQ(texts.aligned_tokens(), texts.trained_tokens()) << "the whole answer and its end";
+}
+
 TEST_F(Pairs, TruncatedRowsAlignAsFarAsTheyGo) {
   EncodeOptions options;
   options.max_length = 40;
