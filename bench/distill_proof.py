@@ -16,8 +16,11 @@ import sys
 
 ARMS = {
     "ce": ("cross entropy alone", ["distill.kd_ratio=0"]),
-    "online": ("KD, all logits, teacher online", ["distill.online=true", "~distill.cache"]),
+    "online": ("KD, all logits, teacher online", ["distill.online=true"]),
     "clustered": ("KD from the cache, clustered", []),
+    "clustered8": ("KD from a cache of the top 8 and 16 cells", ["distill.cache.top_k=8"]),
+    "fine": ("KD from a cache of the top 64 and 64 cells",
+             ["distill.cache.top_k=64", "distill.cache.min_probability=0", "distill.cache.tail_clusters=64"]),
     "ghost": ("KD from the cache, ghost", ["distill.estimator=ghost"]),
     "top128": ("KD from a cache of the top 128, the tail at zero",
                ["distill.estimator=zero", "distill.cache.top_k=128", "distill.cache.min_probability=0",

@@ -21,9 +21,9 @@ namespace retort {
 
 /// What is stored of a position.
 struct CacheOptions {
-  int64_t top_k = 32;             ///< at most so many tokens are told apart: those of at least min_probability
-  double min_probability = 0.01;  ///< at temperature 1; the most probable token is always told apart
-  int64_t tail_clusters = 16;     ///< cells of the others, 1 to 255
+  int64_t top_k = 64;              ///< at most so many tokens are told apart: those of at least min_probability
+  double min_probability = 0.006;  ///< at temperature 1; the most probable token is always told apart
+  int64_t tail_clusters = 16;      ///< cells of the others, 1 to 255
   std::vector<double> temperatures = {1, 2, 4};  ///< at which the masses of the cells are stored
   int64_t tail_samples = 0;  ///< tokens drawn from the tail at temperature 1, for the estimator `sampled`
   bool full = false;         ///< also the whole distribution, in two bytes a token of the vocabulary

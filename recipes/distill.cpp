@@ -16,6 +16,7 @@
 #include "distill/vocabulary_map.h"
 #include "export/gguf.h"
 #include "recipes/serve.h"
+#include "recipes/stages.h"
 #include "trainer/cross_vocabulary.h"
 #include "trainer/on_policy.h"
 #include "trainer/train.h"
@@ -32,6 +33,7 @@ struct Called {
   std::optional<RecordedTeacher> recorded = {};  ///< those
   std::string vocabulary = {};                   ///< how it compares with the student's
   bool by_text = false;                          ///< compared by stretches of text, not by tokens
+  bool same_tokens = false;                      ///< every id stands for the same token
 
   const TeacherIdentity& identity() const { return recorded ? recorded->identity : teacher.model->identity(); }
 };
@@ -69,6 +71,7 @@ Called call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, Tea
   called.teacher = open_teacher(options, place);
   VocabularyMap map = compare_vocabularies(*prepared.tokenizer, *called.teacher.tokenizer);
   called.vocabulary = map.summary();
+  called.same_tokens = map.match == VocabularyMatch::equal;
   called.by_text = distill.loss == loss_spans || (distill.loss == "uld" && map.match == VocabularyMatch::different);
   if (called.by_text) return called;
   require_shared_tokens(map, recipe.model.path, called.name);
@@ -283,6 +286,21 @@ Json check_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM
          {"cache", cached ? Json(folder_of(*recipe.distill, subject_of(called, prepared, model)).string()) : Json()}});
   }
   return all;
+}
+
+void evaluate_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
+                       const std::vector<EvaluationRow>& rows, Json& report, const ProgressSink& progress) {
+  const std::vector<TeacherOptions>& teachers = recipe.distill->teacher.teachers;
+  for (size_t i = 0; i < teachers.size(); ++i) {
+    const Called called = call(recipe, prepared, model, teachers[i], progress);
+    if (!called.same_tokens || called.identity().engine != "llama.cpp") continue;
+    const auto served =
+        ServedModel::open(called.options.path, {.threads = static_cast<int>(called.options.threads),
+                                                .gpu_layers = static_cast<int>(called.options.gpu_layers),
+                                                .adapter = called.options.adapter});
+    evaluate_served(recipe, prepared, rows, *served, teachers.size() > 1 ? fmt::format("teacher {}", i + 1) : "teacher",
+                    report, progress);
+  }
 }
 
 Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model, CacheShare share,

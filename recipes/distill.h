@@ -8,6 +8,7 @@
 #include "core/progress.h"
 #include "distill/logit_cache.h"
 #include "models/causal_lm.h"
+#include "monitor/evaluator.h"
 #include "recipes/prepare.h"
 #include "recipes/recipe.h"
 #include "trainer/distillation.h"
@@ -36,6 +37,11 @@ Json check_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM
 /// `retort cache-teacher`: fills this share of every teacher's cache. [{"teacher", "folder", "documents", …}].
 Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model, CacheShare share,
                  const ProgressSink& progress);
+
+/// The recipe's evaluators on every teacher that llama.cpp runs and that has the student's tokens; appends to
+/// report["evaluate"].
+void evaluate_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
+                       const std::vector<EvaluationRow>& rows, Json& report, const ProgressSink& progress);
 
 /// How far the student is from each teacher on the held-out rows, with all of both models' logits:
 /// [{"divergence", "cross_entropy", "agreement", …}], or over the stretches of text that both cut where the

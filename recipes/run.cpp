@@ -209,6 +209,7 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
     const Stopwatch watch;
     distillation = open_distillation(recipe, prepared, *model, progress);
     before = against_teachers(recipe, prepared, *model, progress);
+    evaluate_teachers(recipe, prepared, *model, rows, report, progress);
     report["seconds"]["teachers"] = watch.seconds();
   }
   stop_if_asked("training");

@@ -59,11 +59,16 @@ static void run_evaluators(const Recipe& recipe, const std::vector<EvaluationRow
   progress.finish();
 }
 
+void evaluate_served(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
+                     ServedModel& model, const std::string& on, Json& report, const ProgressSink& progress) {
+  run_evaluators(recipe, rows, predictor_of(model, *prepared.tokenizer), on, report, progress);
+}
+
 std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared,
                                   const std::vector<EvaluationRow>& rows, const fs::path& file, const fs::path& adapter,
                                   const std::string& on, Json& report, const ProgressSink& progress) {
   const auto served = ServedModel::open(file, {.threads = static_cast<int>(recipe.threads), .adapter = adapter});
-  run_evaluators(recipe, rows, predictor_of(*served, *prepared.tokenizer), on, report, progress);
+  evaluate_served(recipe, prepared, rows, *served, on, report, progress);
   return samples(*served, *prepared.tokenizer, rows, sample_count);
 }
 

@@ -37,6 +37,9 @@ std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared
                                   const std::vector<EvaluationRow>& rows, const std::filesystem::path& file,
                                   const std::filesystem::path& adapter, const std::string& on, Json& report,
                                   const ProgressSink& progress);
+/// The same for a file that is served already, without samples.
+void evaluate_served(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
+                     ServedModel& model, const std::string& on, Json& report, const ProgressSink& progress);
 /// The same for the trainer's model, without samples.
 void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
                     CausalLM& model, const std::string& on, Json& report, const ProgressSink& progress);

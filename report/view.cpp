@@ -26,7 +26,7 @@ Json facts_of(const Json& object) {
 std::string model_label(const std::string& on) {
   if (on == "base") return "Base model";
   if (on == "trained") return "Trained";
-  if (on == "teacher") return "Teacher";
+  if (on.starts_with("teacher")) return "Teacher" + on.substr(7);
   if (on.starts_with("shipped:")) return "Shipped " + on.substr(8);
   return on;
 }
@@ -71,7 +71,7 @@ std::vector<Evaluation> evaluations_of(const Json& report) {
   }
   auto rank = [](const Json* entry) {
     std::string on = text_at(*entry, "/on");
-    return on == "teacher" ? -1 : on == "base" ? 0 : on == "trained" ? 1 : 2;
+    return on.starts_with("teacher") ? -1 : on == "base" ? 0 : on == "trained" ? 1 : 2;
   };
   for (Evaluation& evaluation : evaluations)
     std::stable_sort(evaluation.entries.begin(), evaluation.entries.end(),
