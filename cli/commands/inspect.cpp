@@ -136,11 +136,18 @@ Json inspect_hdf5(const fs::path& path) {
 
 /// A teacher's logits: a folder's tensors are its shards, each with its number of positions.
 Json inspect_cache(const fs::path& path) {
-  Json metadata = describe_cache(path), parts = metadata["parts"];
-  metadata.erase("parts");
+  const Json described = describe_cache(path);
+  const Json& parts = described["parts"];
+  Json metadata = Json::object();  // flat, so that a line shows each value whole
+  for (const auto& [key, value] : described.items()) {
+    if (value.is_object())
+      for (const auto& [inner, one] : value.items()) metadata[key + "." + inner] = one;
+    else if (key != "parts")
+      metadata[key] = value;
+  }
   uint64_t bytes = 0;
   for (const Json& part : parts) bytes += part["bytes"].get<uint64_t>();
-  return contents_of("logit cache", path, bytes, std::move(metadata), std::move(parts));
+  return contents_of("logit cache", path, bytes, std::move(metadata), parts);
 }
 
 /// By what the file begins with: names tell nothing in a content-addressed cache.
