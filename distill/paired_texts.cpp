@@ -97,8 +97,8 @@ void ask(Teacher& teacher, const std::vector<Asked>& asked) {
 
 ChatTemplate reading_template(const Tokenizer& teacher, std::time_t now) {
   constexpr const char* paragraphs =
-      "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor "
-      "%}";
+      "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}"
+      "{% endfor %}";
   return ChatTemplate(teacher, teacher.chat_template().empty() ? paragraphs : "", now);
 }
 
