@@ -30,7 +30,6 @@ const std::vector<std::pair<const char*, Estimator>> estimators = {{"clustered",
 struct Place {
   const CacheRows* rows;
   int64_t row, first_id;
-  int32_t label;
 };
 
 /// A batch's documents, decoded, and its trained positions in their order.
@@ -225,7 +224,7 @@ class ShardedCache : public LogitCache {
                "{}: position {} of the document that begins with {} is trained now, but was not when the cache was "
                "filled; run retort cache-teacher into another folder",
                folder_.string(), position, first_tokens(all[d].ids));
-        decoded.places.push_back({&rows, row, first_id, all[d].ids[position + 1]});
+        decoded.places.push_back({&rows, row, first_id});
         decoded.widest = std::max<int64_t>(decoded.widest, rows.counts[row]);
       }
     }
@@ -236,9 +235,7 @@ class ShardedCache : public LogitCache {
     const auto n = static_cast<int64_t>(decoded.places.size());
     const auto& temperatures = options().temperatures;
     const bool masses = estimator != Estimator::zero, sampled = estimator == Estimator::sampled;
-    const bool tells_label = masses && !sampled;  // its probability is stored, so the cells can be made finer by it
-    const int64_t cells = cells_.count, samples = sampled ? options().tail_samples : 0;
-    const int64_t k = decoded.widest + samples + (tells_label ? 1 : 0);
+    const int64_t cells = cells_.count, samples = sampled ? options().tail_samples : 0, k = decoded.widest + samples;
     const auto first_mass =
         masses ? (std::find(temperatures.begin(), temperatures.end(), temperature) - temperatures.begin()) * cells : 0;
     const int64_t all_masses = static_cast<int64_t>(temperatures.size()) * cells;
@@ -247,7 +244,6 @@ class ShardedCache : public LogitCache {
     const auto scale = static_cast<float>(1 / temperature);
     Partition result{at::full({n, k}, -1, at::kInt), at::full({n, k}, minus_infinity),
                      kept == 1 ? at::zeros_like(cells_.of) : cells_.of, at::full({n, kept}, minus_infinity)};
-    const auto* cell_of = cells_.of.const_data_ptr<uint8_t>();
     auto* ids = result.ids.mutable_data_ptr<int32_t>();
     auto *log_p = result.log_p.mutable_data_ptr<float>(), *log_mass = result.log_mass.mutable_data_ptr<float>();
     at::parallel_for(0, n, 64, [&](int64_t begin, int64_t end) {
@@ -266,25 +262,10 @@ class ShardedCache : public LogitCache {
           mass[c] = byte == no_mass ? 0 : std::exp(static_cast<double>(top - step * static_cast<float>(byte)));
           tail += mass[c];
         }
-        int64_t apart = count;
-        const uint8_t label_byte = place.rows->label_log_p[place.row];  // the last one: less than it can say
-        if (tells_label && label_byte < 255 &&
-            std::find(ids + r * k, ids + r * k + count, place.label) == ids + r * k + count) {
-          double& of_its_cell = mass[cell_of[place.label]];
-          const float label_log_p = -log_p_step * scale * static_cast<float>(label_byte);
-          const double p = std::min<double>(std::exp(label_log_p), of_its_cell);
-          if (p > 0) {
-            of_its_cell = p > 0.999 * of_its_cell ? 0 : of_its_cell - p;
-            tail -= p;
-            ids[r * k + apart] = place.label;
-            log_p[r * k + apart++] = static_cast<float>(std::log(p));
-            sum += p;
-          }
-        }
         // Rounded numbers do not sum to one: all are scaled alike.
         const double total = sum + tail;
-        for (int64_t i = 0; i < apart; ++i) log_p[r * k + i] -= static_cast<float>(std::log(total));
-        if (estimator == Estimator::ghost) log_mass[r] = static_cast<float>(std::log(std::max(0.0, tail) / total));
+        for (int64_t i = 0; i < count; ++i) log_p[r * k + i] -= static_cast<float>(std::log(total));
+        if (estimator == Estimator::ghost) log_mass[r] = static_cast<float>(std::log(tail / total));
         if (estimator == Estimator::clustered)
           for (int64_t c = 0; c < cells; ++c) log_mass[r * cells + c] = static_cast<float>(std::log(mass[c] / total));
         if (sampled) add_samples(*place.rows, place, tail / total, ids + r * k, log_p + r * k);

@@ -33,6 +33,7 @@ struct Called {
   std::optional<RecordedTeacher> recorded = {};  ///< those
   std::string vocabulary = {};                   ///< how it compares with the student's
   bool by_text = false;                          ///< compared by stretches of text, not by tokens
+  const MappedTeacher* mapped = nullptr;         ///< the model, when it is asked in other ids than its own
   bool same_tokens = false;                      ///< every id stands for the same token
 
   const TeacherIdentity& identity() const { return recorded ? recorded->identity : teacher.model->identity(); }
@@ -75,8 +76,11 @@ Called call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, Tea
   called.by_text = distill.loss == loss_spans || (distill.loss == "uld" && map.match == VocabularyMatch::different);
   if (called.by_text) return called;
   require_shared_tokens(map, recipe.model.path, called.name);
-  if (map.match != VocabularyMatch::equal || called.teacher.model->vocab() != width)
-    called.teacher.model = map_vocabulary(std::move(called.teacher.model), std::move(map), width);
+  if (map.match != VocabularyMatch::equal || called.teacher.model->vocab() != width) {
+    auto mapped = map_vocabulary(std::move(called.teacher.model), std::move(map), width);
+    called.mapped = mapped.get();
+    called.teacher.model = std::move(mapped);
+  }
   return called;
 }
 
@@ -87,7 +91,7 @@ struct BothTexts {
 
   BothTexts(const Recipe& recipe, const Prepared& prepared, const Called& called,
             const std::vector<DatasetOptions>& files)
-      : teacher_template(*called.teacher.tokenizer, "", prepared.now),
+      : teacher_template(reading_template(*called.teacher.tokenizer, prepared.now)),
         texts(chats_of(files), {*prepared.tokenizer, *prepared.chat_template},
               {*called.teacher.tokenizer, teacher_template}, encode_options(recipe)) {}
 };
@@ -332,8 +336,10 @@ Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& 
       BothTexts both(recipe, prepared, called, prepared.validation_files);
       all.push_back(spans_apart(model, *prepared.validation, span_targets(*called.teacher.model, both.texts), windows));
     } else {
-      all.push_back(measure_divergence(model, *prepared.validation, online_targets(*called.teacher.model), {}, windows)
-                        .to_json());
+      Json measured =
+          measure_divergence(model, *prepared.validation, online_targets(*called.teacher.model), {}, windows).to_json();
+      if (called.mapped) measured["lost_mass"] = called.mapped->lost_mass();
+      all.push_back(std::move(measured));
     }
   }
   return all;

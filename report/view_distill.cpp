@@ -32,6 +32,8 @@ Json teacher_view(const Json& teacher, const Json& before, const Json& after) {
                           show_percent(value_at(after, "/agreement"))));
   rows.push_back(compared("Cross entropy, nats a token", show_number(value_at(before, "/cross_entropy")),
                           show_number(value_at(after, "/cross_entropy"))));
+  if (value_at(after, "/lost_mass").is_number())
+    facts.push_back(fact("mass on tokens that the student lacks", show_percent(value_at(after, "/lost_mass"), 3)));
   Json positions = Json::array();
   const Json &first = list_at(before, "/by_position"), &then = list_at(after, "/by_position");
   for (size_t i = 0; i < then.size() && i < first.size(); ++i) {

