@@ -9,6 +9,7 @@ are one standard error over the seeds. Runs that are in --out already are not ma
 """
 import argparse
 import json
+import math
 import pathlib
 import statistics
 import subprocess
@@ -30,15 +31,15 @@ ARMS = {
 
 
 def run(a, arm, seed):
-    command = [a.retort, "run", a.recipe, *ARMS[arm][1], f"seed={seed}", f"name=proof-{arm}-{seed}", "export.files=[]", *a.overrides]
+    command = [a.retort, "run", a.recipe, *ARMS[arm][1], f"seed={seed}", f"name=proof-{arm}-{seed}", "export.files=[]", "evaluate=[]",
+               *a.overrides]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=open(a.out + ".log", "a"))
     folder = pathlib.Path(a.output_dir) / f"proof-{arm}-{seed}" / "latest"
     report = json.loads((folder / "report.json").read_text())
-    perplexity = {e["on"]: e["value"] for e in report["evaluate"] if e["kind"] == "perplexity"}
     teacher = report["distill"]["teachers"][0]
     return {"arm": arm, "seed": seed, "overrides": a.overrides, "tokens": report["train"]["trained_tokens"],
             "tokens_per_second": report["train"]["tokens_per_second"], "before": report["distill"]["before"][0],
-            "after": report["distill"]["after"][0], "perplexity": perplexity, "cache": teacher.get("cache")}
+            "after": report["distill"]["after"][0], "cache": teacher.get("cache")}
 
 
 def table(rows):
@@ -48,13 +49,13 @@ def table(rows):
     lines = ["| student | seeds | KL from the teacher | same most likely token | perplexity |", "|---|---|---|---|---|"]
     first = rows[0]
     lines.append(f"| before training | | {first['before']['divergence']:.3f} | {100 * first['before']['agreement']:.1f} % | "
-                 f"{first['perplexity']['base']:.1f} |")
+                 f"{math.exp(first['before']['cross_entropy']):.1f} |")
     for arm, (label, _) in ARMS.items():
         of = [r for r in rows if r["arm"] == arm]
         if of:
             lines.append(f"| {label} | {len(of)} | {cell([r['after']['divergence'] for r in of], 3)} | "
                          f"{cell([100 * r['after']['agreement'] for r in of], 1)} % | "
-                         f"{cell([r['perplexity']['trained'] for r in of], 2)} |")
+                         f"{cell([math.exp(r['after']['cross_entropy']) for r in of], 2)} |")
     return "\n".join(lines)
 
 
