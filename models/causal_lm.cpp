@@ -99,6 +99,7 @@ class DecoderLM final : public CausalLM {
                     from_below || i > lowest ? Gradient::all
                     : i == lowest            ? Gradient::parameters
                                              : Gradient::none);
+      if (options.after_block) options.after_block(static_cast<int64_t>(i), x);
     }
     if (graph && lowest == blocks_.size() && head_.adapter && !from_below) x.requires_grad_(true);
     if (x.requires_grad()) return FinalNorm::apply(x, norm_, config_.norm_eps);

@@ -29,6 +29,8 @@ struct ForwardOptions {
   bool checkpointing = false;    ///< keep a block's input only, run the block again in backward
   int64_t checkpoint_every = 1;  ///< that is done to block 0 and each n-th after it
   bool offload = false;          ///< inputs that are kept for it wait in host memory
+  /// Called with each block's number from 0 and its output [T, dim], which is differentiable where the blocks' are.
+  std::function<void(int64_t block, const at::Tensor& state)> after_block = {};
 };
 
 class CausalLM {

@@ -28,10 +28,16 @@ void TaidSchedule::update(std::map<std::string, double>& numbers, double progres
   numbers[t + ".loss"] = loss;
 }
 
-Objective sum_of(std::vector<ObjectivePart> parts) {
-  return [parts = std::move(parts)](CausalLM& model, const Batch& batch, std::span<const int64_t> windows,
-                                    const ForwardOptions& options) {
-    const Forwarded student{.model = model, .batch = batch, .windows = windows, .hidden = model.hidden(batch, options)};
+Objective sum_of(std::vector<ObjectivePart> parts, std::vector<int64_t> blocks) {
+  return [parts = std::move(parts), blocks = std::move(blocks)](
+             CausalLM& model, const Batch& batch, std::span<const int64_t> windows, const ForwardOptions& options) {
+    Forwarded student{.model = model, .batch = batch, .windows = windows, .hidden = {}, .states = {}};
+    ForwardOptions keeping = options;
+    if (!blocks.empty())
+      keeping.after_block = [&](int64_t block, const at::Tensor& state) {
+        if (std::find(blocks.begin(), blocks.end(), block) != blocks.end()) student.states[block] = state;
+      };
+    student.hidden = model.hidden(batch, keeping);
     at::Tensor sum;
     for (const ObjectivePart& part : parts) sum = sum.defined() ? sum + part(student) : part(student);
     return sum;

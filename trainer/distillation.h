@@ -26,15 +26,16 @@ struct Forwarded {
   CausalLM& model;
   const Batch& batch;
   std::span<const int64_t> windows;
-  at::Tensor hidden;  ///< [T, dim] after the last norm
+  at::Tensor hidden;                     ///< [T, dim] after the last norm
+  std::map<int64_t, at::Tensor> states;  ///< [T, dim] after the blocks that were asked for
 };
 
 /// One part of an objective: the sum over the batch's trained tokens of a loss, weight included, a differentiable
 /// scalar.
 using ObjectivePart = std::function<at::Tensor(const Forwarded& student)>;
 
-/// The sum of the parts; the student runs once for all.
-Objective sum_of(std::vector<ObjectivePart> parts);
+/// The sum of the parts; the student runs once for all. `blocks`: whose states the parts read.
+Objective sum_of(std::vector<ObjectivePart> parts, std::vector<int64_t> blocks = {});
 
 /// weight * -log p(label).
 ObjectivePart cross_entropy_part(double weight);
