@@ -5,7 +5,7 @@
 
 Each run is `retort run RECIPE` with the arm's keys. Seeds change the adapter's start and the order of the rows. KL is
 KL(teacher || student) on the held-out rows with all logits of both, in nats a token; perplexity is the student's there. Intervals
-are one standard error over the seeds. Runs that are in --out already are not made again.
+are one standard error over the seeds, which also change what cross entropy alone reaches: differences are taken seed by seed. Runs that are in --out already are not made again.
 """
 import argparse
 import json
@@ -44,16 +44,20 @@ def run(a, arm, seed):
 
 def table(rows):
     def cell(values, digits):
-        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-        return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
-    lines = ["| student | seeds | KL from the teacher | same most likely token | perplexity |", "|---|---|---|---|---|"]
+        mean = f"{statistics.mean(values):.{digits}f}"
+        return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else mean
+    alone = {r["seed"]: r["after"]["divergence"] for r in rows if r["arm"] == "ce"}
+    lines = ["| student | seeds | KL from the teacher | the same less that of cross entropy alone, seed by seed | "
+             "same most likely token | perplexity |", "|---|---|---|---|---|---|"]
     first = rows[0]
-    lines.append(f"| before training | | {first['before']['divergence']:.3f} | {100 * first['before']['agreement']:.1f} % | "
+    lines.append(f"| before training | | {first['before']['divergence']:.3f} | | {100 * first['before']['agreement']:.1f} % | "
                  f"{math.exp(first['before']['cross_entropy']):.1f} |")
     for arm, (label, _) in ARMS.items():
         of = [r for r in rows if r["arm"] == arm]
         if of:
+            paired = [r["after"]["divergence"] - alone[r["seed"]] for r in of if r["seed"] in alone and arm != "ce"]
             lines.append(f"| {label} | {len(of)} | {cell([r['after']['divergence'] for r in of], 3)} | "
+                         f"{cell(paired, 4) if paired else ''} | "
                          f"{cell([100 * r['after']['agreement'] for r in of], 1)} % | "
                          f"{cell([math.exp(r['after']['cross_entropy']) for r in of], 2)} |")
     return "\n".join(lines)

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "adapters/attach.h"
+#include "adapters/peft.h"
 #include "core/files.h"
 #include "core/hash.h"
 #include "core/temporary_folder.h"
@@ -18,6 +19,7 @@
 #include "recipes/serve.h"
 #include "recipes/stages.h"
 #include "trainer/cross_vocabulary.h"
+#include "trainer/hidden_states.h"
 #include "trainer/on_policy.h"
 #include "trainer/train.h"
 
@@ -190,6 +192,24 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
   return {divergence_part(std::move(source), loss, result.state, number)};
 }
 
+/// `blocks` become those of the student whose states are read.
+ObjectivePart follow_layers(const Recipe& recipe, CausalLM& student, const TeacherOptions& options,
+                            std::shared_ptr<ObjectiveState> state, std::vector<int64_t>& blocks) {
+  const HiddenStatesChoice& choice = *recipe.distill->hidden_states;
+  const HiddenStateOptions hidden{
+      .layers = choice.layers,
+      .distance = choice.distance == "mse" ? HiddenStateOptions::Distance::mse : HiddenStateOptions::Distance::cosine,
+      .project = choice.project,
+      .weight = choice.weight,
+      .seed = static_cast<uint64_t>(recipe.seed)};
+  const auto checkpoint = Checkpoint::open(options.path);
+  const std::shared_ptr<CausalLM> teacher = CausalLM::load(*checkpoint, load_options(recipe));
+  if (!options.adapter.empty() && std::filesystem::is_directory(options.adapter))
+    load_peft(options.adapter, *teacher, checkpoint->hash());
+  blocks = student_blocks(hidden);
+  return hidden_states_part(states_of(teacher, choice.layers), hidden, student, teacher->config(), std::move(state));
+}
+
 /// llama.cpp with the adapter as it is now.
 Continue student_answers(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
   const auto base = std::make_shared<ServableFile>(prepared.model_path);
@@ -236,10 +256,12 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
   double weights = 0;
   for (const TeacherOptions& options : distill.teacher.teachers) weights += options.weight;
   std::vector<ObjectivePart> parts;
+  TeacherOptions first;  // with local paths
   for (const TeacherOptions& options : distill.teacher.teachers) {
     const auto called = std::make_shared<Called>(call(recipe, prepared, model, options, progress));
     const TeacherIdentity identity = called->identity();
     const size_t index = result.report["teachers"].size();
+    if (index == 0) first = called->options;
     Json entry = {{"path", called->name},
                   {"weight", options.weight},
                   {"vocabulary", called->vocabulary},
@@ -256,9 +278,15 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
     result.report["teachers"].push_back(std::move(entry));
   }
   const Json all = to_json(distill);
-  for (const char* key : {"loss", "loss_args", "temperature", "kd_ratio", "estimator", "online", "on_policy"})
+  for (const char* key :
+       {"loss", "loss_args", "temperature", "kd_ratio", "estimator", "online", "on_policy", "hidden_states"})
     result.identity[fmt::format("distill.{}", key)] = all[key].is_structured() ? Json(all[key].dump()) : all[key];
-  result.objective = sum_of(std::move(parts));
+  std::vector<int64_t> blocks;
+  if (distill.hidden_states) {
+    parts.push_back(follow_layers(recipe, model, first, result.state, blocks));
+    result.report["hidden_states"] = all["hidden_states"];
+  }
+  result.objective = sum_of(std::move(parts), blocks);
   if (distill.on_policy) {
     result.report["on_policy"] = all["on_policy"];
     OnPolicyOptions options = *distill.on_policy;

@@ -87,6 +87,31 @@ const Schema<OnPolicyChoice>& schema_of(OnPolicyChoice*) {
   return schema;
 }
 
+const Schema<LayerPair>& schema_of(LayerPair*) {
+  using O = LayerPair;
+  static const auto schema =
+      Schema<O>("layers", "A layer of the student and the one that it follows, both from 0.")
+          .field("student", &O::student, "the student's layer", {.minimum = 0, .required = true})
+          .field("teacher", &O::teacher, "the first teacher's layer", {.minimum = 0, .required = true});
+  return schema;
+}
+
+const Schema<HiddenStatesChoice>& schema_of(HiddenStatesChoice*) {
+  using O = HiddenStatesChoice;
+  static const auto schema =
+      Schema<O>("hidden_states", "What the student's layers give follows what the first teacher's layers give.")
+          .field("layers", &O::layers, "pairs of layers", {.required = true})
+          .field("distance", &O::distance, "cosine: 1 - cos; mse: mean square of the difference",
+                 {.one_of = {"cosine", "mse"}})
+          .field("project", &O::project,
+                 "through a learned matrix also where both widths agree; where they do not, always")
+          .field("weight", &O::weight, "of their mean, beside the loss", {.minimum = 0, .minimum_open = true})
+          .rule([](const O& o, const Yaml& node) {
+            if (o.layers.empty()) node["layers"].refuse("at least one pair of layers is needed");
+          });
+  return schema;
+}
+
 static std::vector<std::string> losses_and_spans() {
   std::vector<std::string> names = loss_names();
   names.emplace_back(loss_spans);
@@ -115,12 +140,19 @@ const Schema<DistillOptions>& schema_of(DistillOptions*) {
           .field("online", &O::online, "ask the teacher in every step instead of filling a cache")
           .field("cache", &O::cache, "what is kept")
           .field("on_policy", &O::on_policy, "GKD: answers of the student's own; needs online: true")
+          .field("hidden_states", &O::hidden_states,
+                 "layers that follow the first teacher's, which LibTorch runs besides, so it is of a family that is "
+                 "trained here and has the student's tokens")
           .renamed("kd_alpha", "kd_ratio")
           .renamed("alpha", "kd_ratio")
           .renamed("kd_temperature", "temperature")
           .renamed("teacher_model_name_or_path", "teacher.path")
           .renamed("beta", "loss_args.beta")
           .rule([](const O& o, const Yaml& node) {
+            if (o.hidden_states && o.teacher.teachers[0].path.empty())
+              node["hidden_states"].refuse("the first teacher is the student's own base: there is nothing to follow");
+            if (o.hidden_states && o.loss == loss_spans)
+              node["hidden_states"].refuse("layers are compared token by token, loss: spans is for other vocabularies");
             if (o.on_policy && !o.online)
               node["on_policy"].refuse("no cache holds what the student will say: needs online: true");
             if (o.loss == loss_spans) {

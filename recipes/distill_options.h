@@ -12,6 +12,7 @@
 #include "distill/logit_cache.h"
 #include "distill/teacher.h"
 #include "trainer/divergence.h"
+#include "trainer/hidden_states.h"
 #include "trainer/on_policy.h"
 
 namespace retort {
@@ -38,6 +39,16 @@ struct OnPolicyChoice : OnPolicyOptions {
 };
 const Schema<OnPolicyChoice>& schema_of(OnPolicyChoice*);
 
+/// Layers of the student that follow layers of the first teacher.
+struct HiddenStatesChoice {
+  std::vector<LayerPair> layers;
+  std::string distance = "cosine";
+  bool project = false;
+  double weight = 0.1;
+};
+const Schema<LayerPair>& schema_of(LayerPair*);
+const Schema<HiddenStatesChoice>& schema_of(HiddenStatesChoice*);
+
 /// The loss that is no LossKind: it compares stretches of text (trainer/cross_vocabulary.h).
 inline constexpr const char* loss_spans = "spans";
 
@@ -51,6 +62,7 @@ struct DistillOptions {
   bool online = false;
   CacheChoice cache;
   std::optional<OnPolicyChoice> on_policy;
+  std::optional<HiddenStatesChoice> hidden_states;
 };
 const Schema<DistillOptions>& schema_of(DistillOptions*);
 

@@ -24,7 +24,7 @@ Json teacher_view(const Json& teacher, const Json& before, const Json& after) {
   }
   const Json& error = value_at(teacher, "/error");
   if (error.is_object())
-    facts.push_back(fact("its own error, KL from its reference", show_number(value_at(error, "/kl_mean"))));
+    facts.push_back(fact("its own error, KL from its reference", show_number(value_at(error, "/mean_kl"))));
   Json rows = Json::array();
   rows.push_back(compared("KL from the teacher, nats a token", show_number(value_at(before, "/divergence")),
                           show_number(value_at(after, "/divergence"))));

@@ -94,6 +94,18 @@ TEST_F(Distill, LearnsFromItsOwnAnswersAndTheTextsThatTwoModelsShare) {
   EXPECT_GT(distill["before"][0]["spans"].get<int64_t>(), 0);
 }
 
+TEST_F(Distill, FollowsATeachersLayersAndSaysHowFarItIsFromItsReference) {
+  const ProcessResult run = retort(
+      command("run", {"distill={teacher: {path: smollm2, reference: smollm2}, online: true, hidden_states: {layers: "
+                      "[{student: 3, teacher: 3}, {student: 29, teacher: 20}], distance: mse, project: true}}"}));
+  ASSERT_EQ(run.status, 0) << run.errors;
+  const Json distill = report()["distill"];
+  EXPECT_EQ(distill["hidden_states"]["layers"].size(), 2u);
+  EXPECT_NEAR(distill["teachers"][0]["error"]["mean_kl"].get<double>(), 0, 1e-6) << "its reference is the same file";
+  const std::string metrics = read_text(folder / "runs/foldoc-categories/latest/metrics.jsonl");
+  EXPECT_NE(metrics.find("hidden_states"), std::string::npos) << metrics;
+}
+
 TEST_F(Distill, LearnsFromRecordedAnswers) {
   const auto token = [](const char* text, double log_p, const char* other) {
     const auto entry = [](const std::string& t, double p) {

@@ -134,6 +134,11 @@ TEST_F(RecipeFile, DistillRefusesWhatDoesNotGoTogether) {
       {"{teacher: {path: t.gguf}, loss: jsd, estimator: sampled}", "forward_kl alone"},
       {"{teacher: {path: t.gguf}, temperature: 3}", "not among cache.temperatures: 1, 2, 4"},
       {"{teacher: {path: t.gguf}, cache: {tail_clusters: 300}}", "tail_clusters"},
+      {"{teacher: {path: t.gguf}, on_policy: {lambda: 0.5}}", "needs online: true"},
+      {"{teacher: {path: t.gguf}, loss: spans, temperature: 2}", "at temperature 1"},
+      {"{teacher: {path: t.gguf}, loss: spans, online: true, on_policy: {lambda: 0.5}}", "the recipe's own rows"},
+      {"{teacher: {kind: self}, hidden_states: {layers: [{student: 1, teacher: 1}]}}", "nothing to follow"},
+      {"{teacher: {path: t.gguf}, hidden_states: {layers: []}}", "at least one pair"},
   };
   for (const auto& [block, said] : cases) {
     const std::string found = refusal(minimal + std::string("distill: ") + block + "\n");

@@ -74,7 +74,7 @@ TEST(Report, ShowsTeacherAndStudent) {
                           {"engine", "llama.cpp"},
                           {"quantization", "Q5_K"},
                           {"sha256", "0123abcd"},
-                          {"error", {{"kl_mean", 0.0123}}},
+                          {"error", {{"mean_kl", 0.0123}}},
                           {"cache", {{"positions", 126090}, {"bytes_per_position", 46.7}, {"tail_mass", 0.235}}}}}},
                        {"before", measured(3.21, 0.412, 5.43, 4.56, 2.34)},
                        {"after", measured(0.987, 0.654, 2.71, 1.23, 0.876)}};
