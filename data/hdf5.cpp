@@ -21,6 +21,9 @@ constexpr std::string_view magic = "RETORT-HDF5-1 ";
 
 std::recursive_mutex& library() {
   static std::recursive_mutex mutex;
+  // Its clean-up at exit flushes again what a full disk refused, and crashes on it. Every file is closed here.
+  static const herr_t no_clean_up = H5dont_atexit();
+  (void)no_clean_up;
   return mutex;
 }
 
