@@ -25,10 +25,9 @@
 
 namespace retort {
 namespace fs = std::filesystem;
-namespace {
 
-/// A teacher of the recipe, opened.
-struct Called {
+/// A teacher of the recipe. Its model may be closed after what was found out about it.
+struct CalledTeacher {
   TeacherOptions options = {};                   ///< with local paths
   std::string name = {};                         ///< as the recipe calls it
   OpenedTeacher teacher = {};                    ///< no model: recorded answers
@@ -37,14 +36,17 @@ struct Called {
   bool by_text = false;                          ///< compared by stretches of text, not by tokens
   const MappedTeacher* mapped = nullptr;         ///< the model, when it is asked in other ids than its own
   bool same_tokens = false;                      ///< every id stands for the same token
+  TeacherIdentity identity = {};
 
-  const TeacherIdentity& identity() const { return recorded ? recorded->identity : teacher.model->identity(); }
+  bool is_open() const { return recorded || teacher.model; }
 };
 
-Called call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, TeacherOptions options,
-            const ProgressSink& progress) {
+namespace {
+
+CalledTeacher call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, TeacherOptions options,
+                   const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
-  Called called{.name = options.path.empty() ? "the student's base" : options.path.string()};
+  CalledTeacher called{.name = options.path.empty() ? "the student's base" : options.path.string()};
   const auto local = [&](fs::path& path) {
     Progress shown(progress);
     if (!path.empty()) path = pull(source_of(recipe, path.string()), {.progress = &shown});
@@ -55,6 +57,8 @@ Called call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, Tea
   called.options = options;
   const int64_t width = model.config().vocab;
   if (!teacher_kind(options)) {
+    if (!options.reference.empty())
+      fail(Exit::usage, "distill.teacher: {}: recorded answers have no reference to be compared with", called.name);
     if (distill.temperature != 1 || distill.loss == loss_spans || distill.loss == "uld" || distill.on_policy)
       fail(Exit::usage,
            "distill.teacher: {}: a service's log-probabilities are those of its tokens at temperature 1; allowed with "
@@ -62,6 +66,7 @@ Called call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, Tea
            called.name);
     called.recorded =
         open_recorded(options.path, *prepared.tokenizer, *prepared.chat_template, encode_options(recipe), width);
+    called.identity = called.recorded->identity;
     const RecordedCounts& counts = called.recorded->counts;
     called.vocabulary = fmt::format("recorded answers: {}; {} of {} trained tokens have log-probabilities",
                                     counts.answers, counts.aligned_tokens, counts.trained_tokens);
@@ -72,9 +77,14 @@ Called call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, Tea
                            .tokenizer = prepared.tokenizer.get(),
                            .load = load_options(recipe)};
   called.teacher = open_teacher(options, place);
+  called.identity = called.teacher.model->identity();
   VocabularyMap map = compare_vocabularies(*prepared.tokenizer, *called.teacher.tokenizer);
   called.vocabulary = map.summary();
   called.same_tokens = map.match == VocabularyMatch::equal;
+  if (!options.reference.empty() && !called.same_tokens)
+    fail(Exit::usage,
+         "distill.teacher: {}: reference: both are asked about the student's tokens, and they are not its own: {}",
+         called.name, called.vocabulary);
   called.by_text = distill.loss == loss_spans || (distill.loss == "uld" && map.match == VocabularyMatch::different);
   if (called.by_text) return called;
   require_shared_tokens(map, recipe.model.path, called.name);
@@ -91,7 +101,7 @@ struct BothTexts {
   ChatTemplate teacher_template;
   PairedTexts texts;
 
-  BothTexts(const Recipe& recipe, const Prepared& prepared, const Called& called,
+  BothTexts(const Recipe& recipe, const Prepared& prepared, const CalledTeacher& called,
             const std::vector<DatasetOptions>& files)
       : teacher_template(reading_template(*called.teacher.tokenizer, prepared.now)),
         texts(chats_of(files), {*prepared.tokenizer, *prepared.chat_template},
@@ -99,7 +109,7 @@ struct BothTexts {
 };
 
 /// KL(reference ‖ teacher) on the first held-out rows.
-Json own_error(const Called& called, const PackedDataset& data) {
+Json own_error(const CalledTeacher& called, const PackedDataset& data) {
   constexpr int64_t most_tokens = 2048;
   const OpenedTeacher reference =
       open_teacher({.kind = called.options.kind, .path = called.options.reference, .threads = called.options.threads});
@@ -115,8 +125,8 @@ Json own_error(const Called& called, const PackedDataset& data) {
   return teacher_error(*called.teacher.model, *reference.model, documents).to_json();
 }
 
-CacheSubject subject_of(const Called& called, const Prepared& prepared, const CausalLM& model) {
-  return {.teacher = called.identity(),
+CacheSubject subject_of(const CalledTeacher& called, const Prepared& prepared, const CausalLM& model) {
+  return {.teacher = called.identity,
           .tokenizer_hash = prepared.tokenizer->hash(),
           .template_hash = prepared.chat_template->hash(),
           .vocab = model.config().vocab};
@@ -131,8 +141,8 @@ fs::path folder_of(const DistillOptions& distill, const CacheSubject& subject) {
 }
 
 /// Asks the teacher about every row that its cache lacks.
-Json fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const Called& called, CacheShare share,
-          const ProgressSink& progress) {
+Json fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const CalledTeacher& called,
+          CacheShare share, const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
   const CacheSubject subject = subject_of(called, prepared, model);
   const fs::path folder = folder_of(distill, subject);
@@ -156,14 +166,15 @@ Json fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const
 
 /// What one teacher adds to the objective, and to its entry in the report.
 std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
-                                    const std::shared_ptr<Called>& called, double weight, const std::string& number,
-                                    Distillation& result, Json& entry, const ProgressSink& progress) {
+                                    const std::shared_ptr<CalledTeacher>& called, double weight,
+                                    const std::string& number, Distillation& result, Json& entry,
+                                    const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
   const double kd = weight * distill.kd_ratio, ce = weight * (1 - distill.kd_ratio);
   if (called->by_text) {
     const auto both = std::make_shared<BothTexts>(recipe, prepared, *called, prepared.train_files);
     entry["aligned"] = {{"tokens", both->texts.aligned_tokens()}, {"of", both->texts.trained_tokens()}};
-    result.kept.insert(result.kept.end(), {called, both});
+    result.kept.push_back(both);
     Teacher& teacher = *called->teacher.model;
     ObjectivePart part = distill.loss == loss_spans
                              ? spans_part(span_targets(teacher, both->texts), kd, result.state, number)
@@ -176,7 +187,6 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
     source = called->recorded->targets;
   } else if (distill.online) {
     source = online_targets(*called->teacher.model);
-    result.kept.push_back(called);
   } else {
     entry["capture"] = fill(recipe, prepared, model, *called, {}, progress);
     const CacheSubject subject = subject_of(*called, prepared, model);
@@ -223,6 +233,18 @@ Continue student_answers(const Recipe& recipe, const Prepared& prepared, CausalL
       recipe.distill->on_policy->temperature, recipe.distill->on_policy->refresh);
 }
 
+/// What llama.cpp has to be able to serve, before anything is asked.
+void check_on_policy(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
+  if (recipe.distill->on_policy) {
+    if (!base_form(recipe).empty())
+      fail(Exit::usage,
+           "distill.on_policy: llama.cpp answers for the student and does not have its base in {}; use "
+           "model.base: native",
+           recipe.model.base);
+    check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter, plan_adapters(model, recipe.adapter).targets);
+  }
+}
+
 Json spans_apart(CausalLM& model, const PackedDataset& data, const SpanSource& source, int64_t windows_per_batch) {
   const at::NoGradGuard no_grad;
   double sum = 0;
@@ -246,6 +268,7 @@ Json spans_apart(CausalLM& model, const PackedDataset& data, const SpanSource& s
 Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
                                const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
+  check_on_policy(recipe, prepared, model);
   Distillation result;
   result.state = std::make_shared<ObjectiveState>();
   result.report = {{"loss", distill.loss},
@@ -258,8 +281,8 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
   std::vector<ObjectivePart> parts;
   TeacherOptions first;  // with local paths
   for (const TeacherOptions& options : distill.teacher.teachers) {
-    const auto called = std::make_shared<Called>(call(recipe, prepared, model, options, progress));
-    const TeacherIdentity identity = called->identity();
+    const auto called = std::make_shared<CalledTeacher>(call(recipe, prepared, model, options, progress));
+    const TeacherIdentity identity = called->identity;
     const size_t index = result.report["teachers"].size();
     if (index == 0) first = called->options;
     Json entry = {{"path", called->name},
@@ -276,6 +299,7 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
       parts.push_back(std::move(part));
     result.identity[fmt::format("distill.teacher.{}", index)] = identity.hash;
     result.report["teachers"].push_back(std::move(entry));
+    result.teachers.push_back(called);
   }
   const Json all = to_json(distill);
   for (const char* key :
@@ -298,40 +322,37 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
 }
 
 Json check_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ProgressSink& progress) {
-  if (recipe.distill->on_policy) {
-    if (!base_form(recipe).empty())
-      fail(Exit::usage,
-           "distill.on_policy: llama.cpp answers for the student and does not have its base in {}; use "
-           "model.base: native",
-           recipe.model.base);
-    check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter, plan_adapters(model, recipe.adapter).targets);
-  }
+  check_on_policy(recipe, prepared, model);
   Json all = Json::array();
   for (const TeacherOptions& options : recipe.distill->teacher.teachers) {
-    const Called called = call(recipe, prepared, model, options, progress);
+    const CalledTeacher called = call(recipe, prepared, model, options, progress);
     const bool cached = !recipe.distill->online && !called.recorded && !called.by_text;
     all.push_back(
         {{"teacher", called.name},
-         {"engine", called.identity().engine},
-         {"quantization", called.identity().quantization},
+         {"engine", called.identity.engine},
+         {"quantization", called.identity.quantization},
          {"vocabulary", called.vocabulary},
          {"cache", cached ? Json(folder_of(*recipe.distill, subject_of(called, prepared, model)).string()) : Json()}});
   }
   return all;
 }
 
-void evaluate_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
+void close_cached_teachers(const Recipe& recipe, Distillation& distillation) {
+  for (const auto& called : distillation.teachers)
+    if (!recipe.distill->online && !called->by_text) called->teacher.model.reset();
+}
+
+void evaluate_teachers(const Recipe& recipe, const Prepared& prepared, const Distillation& distillation,
                        const std::vector<EvaluationRow>& rows, Json& report, const ProgressSink& progress) {
-  const std::vector<TeacherOptions>& teachers = recipe.distill->teacher.teachers;
-  for (size_t i = 0; i < teachers.size(); ++i) {
-    const Called called = call(recipe, prepared, model, teachers[i], progress);
-    if (!called.same_tokens || called.identity().engine != "llama.cpp") continue;
+  for (size_t i = 0; i < distillation.teachers.size(); ++i) {
+    const CalledTeacher& called = *distillation.teachers[i];
+    if (!called.same_tokens || called.identity.engine != "llama.cpp") continue;
     const auto served =
         ServedModel::open(called.options.path, {.threads = static_cast<int>(called.options.threads),
                                                 .gpu_layers = static_cast<int>(called.options.gpu_layers),
                                                 .adapter = called.options.adapter});
-    evaluate_served(recipe, prepared, rows, *served, teachers.size() > 1 ? fmt::format("teacher {}", i + 1) : "teacher",
-                    report, progress);
+    evaluate_served(recipe, prepared, rows, *served,
+                    distillation.teachers.size() > 1 ? fmt::format("teacher {}", i + 1) : "teacher", report, progress);
   }
 }
 
@@ -343,7 +364,7 @@ Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model
          recipe.file.string());
   Json all = Json::array();
   for (const TeacherOptions& options : recipe.distill->teacher.teachers) {
-    const Called called = call(recipe, prepared, model, options, progress);
+    const CalledTeacher called = call(recipe, prepared, model, options, progress);
     if (called.recorded || called.by_text)
       fail(Exit::usage, "{}: nothing of it is cached: {}", called.name,
            called.recorded ? "the answers are recorded already" : "it is asked once while the student trains");
@@ -352,11 +373,15 @@ Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model
   return all;
 }
 
-Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ProgressSink& progress) {
+Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const Distillation& distillation,
+                      const ProgressSink& progress) {
   if (!prepared.validation) return {};
   Json all = Json::array();
-  for (const TeacherOptions& options : recipe.distill->teacher.teachers) {
-    const Called called = call(recipe, prepared, model, options, progress);
+  for (size_t i = 0; i < distillation.teachers.size(); ++i) {
+    std::optional<CalledTeacher> again;  // for the time of this measurement
+    if (!distillation.teachers[i]->is_open())
+      again = call(recipe, prepared, model, recipe.distill->teacher.teachers[i], progress);
+    const CalledTeacher& called = again ? *again : *distillation.teachers[i];
     const int64_t windows = recipe.train.micro_batch_size;
     if (called.recorded) {
       all.push_back(nullptr);

@@ -15,13 +15,16 @@
 
 namespace retort {
 
+struct CalledTeacher;
+
 /// What training needs of the teachers.
 struct Distillation {
   Objective objective;
   std::shared_ptr<ObjectiveState> state;
-  Json identity = Json::object();                ///< what a resumed run must share: teachers and how they are used
-  Json report = Json::object();                  ///< report["distill"] but for "before" and "after"
-  std::vector<std::shared_ptr<void>> kept = {};  ///< teachers and texts that the objective asks
+  Json identity = Json::object();  ///< what a resumed run must share: teachers and how they are used
+  Json report = Json::object();    ///< report["distill"] but for "before" and "after"
+  std::vector<std::shared_ptr<CalledTeacher>> teachers = {};  ///< in the recipe's order, opened once
+  std::vector<std::shared_ptr<void>> kept = {};               ///< texts that the objective reads
 };
 
 /// Opens every teacher and checks that it speaks the student's vocabulary; fills the caches that lack a row of the
@@ -40,12 +43,16 @@ Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model
 
 /// The recipe's evaluators on every teacher that llama.cpp runs and that has the student's tokens; appends to
 /// report["evaluate"].
-void evaluate_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
+void evaluate_teachers(const Recipe& recipe, const Prepared& prepared, const Distillation& distillation,
                        const std::vector<EvaluationRow>& rows, Json& report, const ProgressSink& progress);
 
 /// How far the student is from each teacher on the held-out rows, with all of both models' logits:
 /// [{"divergence", "cross_entropy", "agreement", …}], or over the stretches of text that both cut where the
 /// vocabularies differ; null for recorded answers, and without held-out rows.
-Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ProgressSink& progress);
+Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const Distillation& distillation,
+                      const ProgressSink& progress);
+
+/// Gives back the memory of those that training does not ask: their words are in a cache.
+void close_cached_teachers(const Recipe& recipe, Distillation& distillation);
 
 }  // namespace retort

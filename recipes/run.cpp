@@ -208,8 +208,9 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   if (recipe.distill) {
     const Stopwatch watch;
     distillation = open_distillation(recipe, prepared, *model, progress);
-    before = against_teachers(recipe, prepared, *model, progress);
-    evaluate_teachers(recipe, prepared, *model, rows, report, progress);
+    before = against_teachers(recipe, prepared, *model, *distillation, progress);
+    close_cached_teachers(recipe, *distillation);
+    evaluate_teachers(recipe, prepared, *distillation, rows, report, progress);
     report["seconds"]["teachers"] = watch.seconds();
   }
   stop_if_asked("training");
@@ -244,7 +245,7 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   if (distillation) {
     report["distill"] = distillation->report;
     report["distill"]["before"] = before;
-    report["distill"]["after"] = against_teachers(recipe, prepared, *model, progress);
+    report["distill"]["after"] = against_teachers(recipe, prepared, *model, *distillation, progress);
     distillation.reset();  // the teachers' memory
   }
   stop_if_asked("the export");

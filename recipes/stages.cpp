@@ -7,6 +7,7 @@
 #include "adapters/peft.h"
 #include "core/hash.h"
 #include "core/log.h"
+#include "distill/model_hash.h"
 #include "export/gate.h"
 #include "export/gguf.h"
 #include "export/hf_folder.h"
@@ -75,15 +76,6 @@ std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared
 void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
                     CausalLM& model, const std::string& on, Json& report, const ProgressSink& progress) {
   run_evaluators(recipe, rows, predictor_of(model, *prepared.tokenizer), on, report, progress);
-}
-
-/// The type that decides an adapter's limits: the one that most of its base is served in.
-static std::string main_type(const Checkpoint& base) {
-  std::map<std::string, int64_t> bytes;
-  for (const QuantizedTensor& tensor : base.gguf()->tensors())
-    bytes[tensor.type_name()] += static_cast<int64_t>(tensor.bytes().size());
-  return std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; })
-      ->first;
 }
 
 Json targets_of(CausalLM& model) {
@@ -240,7 +232,7 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
                {"bits_per_weight", made.bits_per_weight}};
     } else if (file.merge == "adapter") {
       const ExportedFile made = export_gguf_adapter(out / (recipe.name + "-adapter.gguf"), model, provenance);
-      const std::string type = main_type(*prepared.checkpoint);
+      const std::string type = main_type(prepared.checkpoint->gguf()->tensors());
       const fs::path base = out / fmt::format("{}-base-{}.gguf", recipe.name, type);
       ship_base(prepared.model_path, base);
       const auto bytes = static_cast<int64_t>(fs::file_size(base)) + made.bytes;
@@ -283,11 +275,12 @@ bool export_and_gate(const Recipe& recipe, const Prepared& prepared, CausalLM& m
       const char* made = file.merge == "adapter" ? "adapter" : "path";  // what the gate may refuse
       fs::path path = folder.path / entry[made].get<std::string>();
       progress.update(done, "gate " + entry["type"].get<std::string>());
-      const GateFile shipped{.path = adapter ? prepared.model_path : path,
-                             .adapter = adapter ? path : fs::path(),
-                             .type = adapter ? main_type(*prepared.checkpoint) : entry["type"].get<std::string>(),
-                             .threads = static_cast<int>(recipe.threads),
-                             .imatrix = imatrix};
+      const GateFile shipped{
+          .path = adapter ? prepared.model_path : path,
+          .adapter = adapter ? path : fs::path(),
+          .type = adapter ? main_type(prepared.checkpoint->gguf()->tensors()) : entry["type"].get<std::string>(),
+          .threads = static_cast<int>(recipe.threads),
+          .imatrix = imatrix};
       const GateReport gated = gate(reference, shipped, rows, recipe.export_.gate.max_kl, recipe.export_.gate.min_top1);
       entry["gate"] = gated.to_json();
       if (!gated.passed) {

@@ -137,6 +137,10 @@ TEST_F(Distill, LearnsFromRecordedAnswers) {
   const Json teacher = report()["distill"]["teachers"][0];
   EXPECT_EQ(teacher["vocabulary"], "recorded answers: 3; 6 of 9 trained tokens have log-probabilities");
 
+  const ProcessResult compared =
+      retort(command("run", {data, "distill={teacher: {path: " + file.string() + ", reference: smollm2}}"}));
+  EXPECT_EQ(compared.status, 64) << compared.errors;
+
   write_atomic(file, "{\"prompt\": \"What?\"}\n");
   const ProcessResult nothing = retort(command("run", {data, "distill={teacher: {path: " + file.string() + "}}"}));
   EXPECT_EQ(nothing.status, 65) << nothing.errors;
@@ -150,6 +154,13 @@ TEST_F(Distill, RefusesACacheOfAnotherTeacher) {
   EXPECT_EQ(other.status, 65) << other.errors;
   for (const std::string& said : {std::string("teacher.hash"), (folder / "cache").string()})
     EXPECT_NE(other.errors.find(said), std::string::npos) << other.errors;
+}
+
+TEST_F(Distill, RefusesOwnAnswersThatLlamaCppCannotGive) {
+  const ProcessResult run = retort(
+      command("run", {"distill={teacher: {kind: self}, online: true, on_policy: {lambda: 1}}", "model.base=nf4"}));
+  EXPECT_EQ(run.status, 64) << run.errors;
+  EXPECT_NE(run.errors.find("distill.on_policy"), std::string::npos) << run.errors;
 }
 
 TEST_F(Distill, RefusesToFillNothing) {
