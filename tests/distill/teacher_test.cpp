@@ -117,6 +117,22 @@ TEST(SelfTeacher, IsTheBaseAndGivesTheStudentBack) {
   EXPECT_FALSE(take_gradients(*student.model).empty());
 }
 
+TEST(SelfTeacher, IsTheBaseAlsoWhereTheEmbeddingIsTrained) {
+  Student student;
+  const Batch batch = documents({5}, student.model->config().vocab);
+  const at::Tensor base = all_logits(*student.model, batch);
+  const OpenedTeacher teacher = open_teacher({}, student.place());
+  AdapterOptions options;
+  options.target_modules = {.expression = "", .names = {"q_proj", "embed_tokens"}};
+  attach(*student.model, options, 1);
+  for (const Parameter& parameter : trainable_parameters(*student.model)) {
+    const at::NoGradGuard no_grad;
+    parameter.tensor.normal_();
+  }
+  ASSERT_GT(relative(all_logits(*student.model, batch), base), 0.01);
+  EXPECT_LT(relative(teacher.model->dense(batch, {0, 1, 2, 3, 4})(0, 5), base), 1e-5);
+}
+
 TEST(SelfTeacher, WearsAnAdapterOfItsOwn) {
   Student student;
   const Batch batch = documents({5, 6}, student.model->config().vocab);
