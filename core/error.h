@@ -12,6 +12,7 @@ namespace retort {
 /// Exit codes of the program (docs/architecture.md lists them).
 enum class Exit : int {
   done = 0,
+  drift = 10,  ///< the domain has moved: retraining is due
   data_guard = 20,
   contamination = 21,
   gate_refused = 22,

@@ -1,6 +1,7 @@
 #include "core/hash.h"
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <xxhash.h>
 
 #include <iterator>
@@ -47,6 +48,15 @@ std::string sha256_hex(std::string_view bytes) {
   Sha256 hash;
   hash.update(bytes);
   return hash.hex();
+}
+
+std::string hmac_sha256(std::string_view key, std::string_view bytes) {
+  std::string digest(32, 0);
+  if (!HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const uint8_t*>(bytes.data()),
+            bytes.size(), reinterpret_cast<uint8_t*>(digest.data()), nullptr)) {
+    fail(Exit::internal, "OpenSSL cannot compute an HMAC");
+  }
+  return digest;
 }
 
 std::string sha256_file(const std::filesystem::path& path) {

@@ -27,6 +27,8 @@ class Sha256 {
 };
 
 std::string sha256_hex(std::string_view bytes);
+/// HMAC-SHA-256 (RFC 2104): 32 bytes, not hexadecimal.
+std::string hmac_sha256(std::string_view key, std::string_view bytes);
 std::string sha256_file(const std::filesystem::path& path);
 /// 64-bit XXH3; not for anything an attacker may choose.
 uint64_t xxh3(std::string_view bytes, uint64_t seed = 0);

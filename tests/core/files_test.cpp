@@ -216,5 +216,17 @@ TEST(Hash, AgreesWithTheStandards) {
   EXPECT_EQ(moved.hex(), sha256_hex("abc"));
 }
 
+TEST(Hash, HmacIsThatOfRfc4231) {
+  auto hex = [](const std::string& bytes) {
+    std::string text;
+    for (unsigned char c : bytes) text += fmt::format("{:02x}", c);
+    return text;
+  };
+  EXPECT_EQ(hex(hmac_sha256("Jefe", "what do ya want for nothing?")),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  EXPECT_EQ(hex(hmac_sha256(std::string(20, '\x0b'), "Hi There")),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+}
+
 }  // namespace
 }  // namespace retort
