@@ -1,0 +1,119 @@
+// Guards: what training rows are searched for before they are trained on. One file a kind in data/guards/; what is
+// done about the findings is the same for every kind (data/guard_run.h).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/error.h"
+#include "core/schema.h"
+#include "data/dataset.h"
+#include "data/example.h"
+#include "data/words.h"
+
+namespace retort {
+
+/// Where a guard found what. It never holds the value itself, which would end up in reports and logs.
+struct Finding {
+  static constexpr int32_t whole_text = -1;
+
+  std::string rule;              ///< what was found: "email", "near"
+  int32_t message = whole_text;  ///< index into chat.messages; whole_text: chat.text
+  size_t begin = 0, end = 0;     ///< bytes of that text, whole characters; begin == end: the row as a whole
+  std::string detail = {};       ///< for people, without the value: "Jaccard 0.91 with faq.jsonl:12"
+};
+
+/// What is done about a finding. redact and hash replace its bytes; drop leaves the row out; fail ends the run.
+enum class GuardAction { report, redact, hash, drop, fail };
+/// "report"; and back, Error(internal) for another name (the schema has refused it).
+const char* name_of(GuardAction action);
+GuardAction guard_action_from(const std::string& name);
+
+/// A row as guards see it.
+class GuardRow {
+ public:
+  explicit GuardRow(const Chat& chat) : chat_(chat) {}
+  const Chat& chat() const { return chat_; }
+  /// Each text of the row with its number for Finding::message.
+  void each_text(const std::function<void(int32_t message, std::string_view text)>& look) const;
+  /// The words of what the row says: all of its texts but the system's, one after the other. Made once, shared.
+  const Words& words() const;
+
+ private:
+  const Chat& chat_;
+  mutable std::optional<Words> words_;
+};
+
+/// What must wait for the rows before: called alone, in the order of the rows, for rows that nothing else drops.
+using LookInOrder = std::function<void(std::vector<Finding>&)>;
+/// Adds what is found in a row. Called from several threads at once, so that it must not change what it captured;
+/// what depends on other rows goes into the function that it returns (else none). A row's bytes may be invalid UTF-8.
+using Look = std::function<LookInOrder(const GuardRow& row, std::vector<Finding>& findings)>;
+
+/// The keys that every kind has; a kind's options inherit from it.
+struct GuardOptions {
+  std::string action;                          ///< filled in: the kind's first action when the recipe gives none
+  std::map<std::string, std::string> actions;  ///< rule: action, where it is another
+  GuardAction action_of(const std::string& rule) const;
+};
+
+/// Rows with a name for messages, opened anew by each call.
+struct GuardSource {
+  std::string name;
+  std::function<Stream<Chat>()> open;
+};
+
+/// What a guard may look at while it is made.
+struct GuardContext {
+  GuardSource training;               ///< the rows that will pass
+  std::vector<GuardSource> held_out;  ///< every evaluation and gate set
+  /// A path in an option (a source's name, a URI or a file) as a local file.
+  std::function<std::filesystem::path(const std::string&)> resolve;
+};
+
+/// A rule that a kind always has.
+struct GuardRule {
+  const char* name;
+  const char* text;  ///< one line: what is found
+};
+
+/// A kind of guard. Each data/guards/<name>.cpp defines `extern const GuardKind guard_<name>`.
+struct GuardKind {
+  const char* summary;               ///< one line: what is looked for
+  std::vector<GuardAction> actions;  ///< allowed; the first is the default
+  std::vector<GuardRule> rules;      ///< empty: the options' files name them
+  Exit refusal = Exit::data_guard;   ///< exit code of action: fail
+  bool by_default = false;           ///< runs, and reports, in a recipe that does not name it
+  const SchemaBase& (*schema)();     ///< of its options: guard_schema<T>(…) with the kind's own fields
+  std::shared_ptr<GuardOptions> (*read)(const Yaml&);  ///< read_guard_options<T>
+  /// The files that the options name, beside the rows: their bytes belong to the data's identity.
+  std::vector<std::string> (*files)(const GuardOptions&) = [](const GuardOptions&) -> std::vector<std::string> {
+    return {};
+  };
+  /// `options` is what `read` made. Error(usage), Error(bad_input).
+  Look (*make)(const GuardOptions& options, const GuardContext& context);
+};
+
+/// Every kind by name.
+const std::map<std::string, const GuardKind*>& guard_kinds();
+
+/// A schema that begins with `action` and `actions`.
+template <typename T>
+Schema<T> guard_schema(const char* name, const char* summary) {
+  return Schema<T>(name, summary)
+      .field("action", &GuardOptions::action, "what is done: report, redact, hash, drop or fail; see docs/guards.md")
+      .field("actions", &GuardOptions::actions, "rule: action, where it is another");
+}
+
+template <typename T>
+std::shared_ptr<GuardOptions> read_guard_options(const Yaml& node) {
+  return std::make_shared<T>(from_yaml<T>(node));
+}
+
+}  // namespace retort
