@@ -58,7 +58,7 @@ using Look = std::function<LookInOrder(const GuardRow& row, std::vector<Finding>
 
 /// The keys that every kind has; a kind's options inherit from it.
 struct GuardOptions {
-  std::string action;                          ///< filled in: the kind's first action when the recipe gives none
+  std::string action = "report";
   std::map<std::string, std::string> actions;  ///< rule: action, where it is another
   GuardAction action_of(const std::string& rule) const;
 };
@@ -85,12 +85,11 @@ struct GuardRule {
 
 /// A kind of guard. Each data/guards/<name>.cpp defines `extern const GuardKind guard_<name>`.
 struct GuardKind {
-  const char* summary;               ///< one line: what is looked for
-  std::vector<GuardAction> actions;  ///< allowed; the first is the default
-  std::vector<GuardRule> rules;      ///< empty: the options' files name them
-  Exit refusal = Exit::data_guard;   ///< exit code of action: fail
-  bool by_default = false;           ///< runs, and reports, in a recipe that does not name it
-  const SchemaBase& (*schema)();     ///< of its options: guard_schema<T>(…) with the kind's own fields
+  const char* summary;              ///< one line: what is looked for
+  std::vector<GuardRule> rules;     ///< empty: the options' files name them
+  Exit refusal = Exit::data_guard;  ///< exit code of action: fail
+  bool by_default = false;          ///< runs, and reports, in a recipe that does not name it
+  const SchemaBase& (*schema)();    ///< of its options: guard_schema<T>(…) with the kind's own fields
   std::shared_ptr<GuardOptions> (*read)(const Yaml&);  ///< read_guard_options<T>
   /// The files that the options name, beside the rows: their bytes belong to the data's identity.
   std::vector<std::string> (*files)(const GuardOptions&) = [](const GuardOptions&) -> std::vector<std::string> {
@@ -103,12 +102,14 @@ struct GuardKind {
 /// Every kind by name.
 const std::map<std::string, const GuardKind*>& guard_kinds();
 
-/// A schema that begins with `action` and `actions`.
+/// A schema that begins with `action` and `actions`. `values`: findings are places in a text, which can be replaced.
 template <typename T>
-Schema<T> guard_schema(const char* name, const char* summary) {
+Schema<T> guard_schema(const char* name, const char* summary, bool values) {
+  std::vector<std::string> actions = {"report", "drop", "fail"};
+  if (values) actions = {"report", "redact", "hash", "drop", "fail"};
   return Schema<T>(name, summary)
-      .field("action", &GuardOptions::action, "what is done: report, redact, hash, drop or fail; see docs/guards.md")
-      .field("actions", &GuardOptions::actions, "rule: action, where it is another");
+      .field("action", &GuardOptions::action, "what is done about a finding (docs/guards.md)", {.one_of = actions})
+      .field("actions", &GuardOptions::actions, "rule: action, where it is another", {.one_of = actions});
 }
 
 template <typename T>
