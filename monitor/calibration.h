@@ -1,0 +1,59 @@
+// The null of a statistic, measured: the baseline's own rows, drawn again in blocks at the sizes of later checks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+
+namespace retort {
+
+/// How rows are drawn again: with replacement in blocks of consecutive rows (circular, so every row is as likely as any
+/// other), which keeps the dependence between rows that lie less than a block apart.
+struct Resampling {
+  int64_t resamples = 2000;
+  int64_t block = 1;  ///< rows; 1 for independent rows
+  int64_t seed = 1;
+};
+
+/// Block length for the moving-block bootstrap of a series: Politis and White (2004) with the correction of Patton,
+/// Politis and White (2009); between 1 and a third of the series. Constant series: 1.
+int64_t block_length(std::span<const double> series);
+
+/// `size` rows out of [0, rows), in blocks.
+std::vector<size_t> resample_blocks(size_t rows, size_t size, int64_t block, uint64_t seed, uint64_t stream);
+
+/// The statistic of two sets of the baseline's rows, named by their indices.
+using RowStatistic = std::function<double(std::span<const size_t> reference, std::span<const size_t> current)>;
+
+/// Null distribution of one statistic at one pair of sizes.
+struct NullTable {
+  int64_t reference = 0, current = 0;  ///< rows
+  int64_t resamples = 0, block = 1;
+  double order = 1;           ///< DetectorKind::order
+  std::vector<double> lower;  ///< quantiles at 0, .05, ... .90
+  std::vector<double> upper;  ///< the largest tenth, rising
+
+  /// (1 + number of resamples at least as large) / (resamples + 1) for a sample of `current` rows; the statistic is
+  /// brought to the table's size by (1/n + 1/m)^order. Exact for the largest tenth, rounded up to the next twentieth
+  /// below.
+  double p_value(double statistic, int64_t current_rows) const;
+  /// The smallest statistic of a sample of `current` rows whose p-value is at most alpha. Error(usage) unless
+  /// 1 / (resamples + 1) <= alpha <= 0.1.
+  double limit(double alpha, int64_t current_rows) const;
+  Json to_json() const;
+  static NullTable from_json(const Json& json, const std::string& where);
+};
+
+/// Resamples `reference_rows` and `current_rows` of `rows` and takes the statistic of each pair.
+NullTable calibrate_null(size_t rows, size_t reference_rows, size_t current_rows, double order,
+                         const RowStatistic& statistic, const Resampling& resampling);
+
+/// Of tables of one statistic at several sizes, the one for a sample of `current_rows`: the largest that is not larger,
+/// else the smallest. Error(bad_input) when there is none.
+const NullTable& null_for(std::span<const NullTable> tables, int64_t current_rows);
+
+}  // namespace retort
