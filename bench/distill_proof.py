@@ -1,6 +1,6 @@
 """Trains the same student in several ways at equal tokens, and writes the table in docs/distillation.md.
 
-    distill_proof.py RETORT RECIPE --out runs.jsonl [--arms ce,online,clustered,ghost,top128] [--seeds 1,2,3] [key=value ...]
+    distill_proof.py RETORT RECIPE --out runs.jsonl [--arms ce,online,drawn,clustered,ghost,top128] [--seeds 1,2,3] [key=value ...]
     distill_proof.py --table runs.jsonl            # prints the table of what was run
 
 Each run is `retort run RECIPE` with the arm's keys. Seeds change the adapter's start and the order of the rows. KL is
@@ -18,11 +18,13 @@ import sys
 ARMS = {
     "ce": ("cross entropy alone", ["distill.kd_ratio=0"]),
     "online": ("KD, all logits, teacher online", ["distill.online=true"]),
-    "clustered": ("KD from the cache, clustered", []),
+    "drawn": ("KD from the cache, the defaults: the tail drawn", []),
+    "clustered": ("KD from the cache, clustered", ["distill.estimator=clustered"]),
     "cells64": ("KD from a cache of 64 cells at one temperature",
-                ["distill.cache.temperatures=[1]", "distill.cache.tail_clusters=64"]),
+                ["distill.estimator=clustered", "distill.cache.temperatures=[1]", "distill.cache.tail_clusters=64"]),
     "fine": ("KD from a cache of the top 64 and 64 cells",
-             ["distill.cache.temperatures=[1]", "distill.cache.min_probability=0", "distill.cache.tail_clusters=64"]),
+             ["distill.estimator=clustered", "distill.cache.temperatures=[1]", "distill.cache.min_probability=0",
+              "distill.cache.tail_clusters=64"]),
     "ghost": ("KD from the cache, ghost", ["distill.estimator=ghost"]),
     "top128": ("KD from a cache of the top 128, the tail at zero",
                ["distill.estimator=zero", "distill.cache.top_k=128", "distill.cache.min_probability=0",

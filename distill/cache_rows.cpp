@@ -138,9 +138,11 @@ void RowMaker::make(const float* logits, int64_t width, int32_t label, uint64_t 
   for (int64_t c = 0; c < cells; ++c) tail[c] = exp_sum(in_cell(c), tokens_of(c), row.lse, 1);
   double all = 0;
   for (double mass : tail) all += mass;
-  Rng rng(draws);
+  // Systematic sampling: one number shifts an even grid over the cells' masses in order, so that every token is drawn
+  // as often as its mass says and draws spread over the cells, which scatters less than draws on their own do.
+  const double shift = Rng(draws).uniform();
   for (int64_t s = 0; s < options_.tail_samples; ++s) {
-    double left = rng.uniform() * all;
+    double left = (double(s) + shift) / double(options_.tail_samples) * all;
     int64_t c = 0;
     while (c + 1 < cells && left >= tail[c]) left -= tail[c++];
     int64_t i = cell_begins_[c], last = -1;

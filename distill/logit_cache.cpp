@@ -298,6 +298,11 @@ class ShardedCache : public LogitCache {
 
 }  // namespace
 
+const char* name_of(Estimator estimator) {
+  return std::find_if(estimators.begin(), estimators.end(), [&](const auto& one) { return one.second == estimator; })
+      ->first;
+}
+
 Estimator estimator_named(const std::string& name) {
   std::vector<std::string> names;
   for (const auto& [text, value] : estimators) {

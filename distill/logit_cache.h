@@ -25,7 +25,7 @@ struct CacheOptions {
   double min_probability = 0.006;  ///< at temperature 1; the most probable token is always told apart
   int64_t tail_clusters = 16;      ///< cells of the others, 1 to 255
   std::vector<double> temperatures = {1, 2, 4};  ///< at which the masses of the cells are stored
-  int64_t tail_samples = 0;  ///< tokens drawn from the tail at temperature 1, for the estimator `sampled`
+  int64_t tail_samples = 2;  ///< tokens drawn from the tail at temperature 1, for the estimator `sampled`
   bool full = false;         ///< also the whole distribution, in two bytes a token of the vocabulary
   uint64_t seed = 42;        ///< of the cells and the draws
 };
@@ -71,7 +71,7 @@ std::optional<Cells> cells_of_cache(const std::filesystem::path& folder);
 
 /// How a target is made of what is stored.
 enum class Estimator {
-  clustered,  ///< the stored tokens and the cells: the default
+  clustered,  ///< the stored tokens and the cells
   ghost,      ///< the stored tokens and one cell
   zero,       ///< the stored tokens renormalised, nothing else (DistillKit's default)
   sampled,    ///< the stored tokens and the draws from the tail, unbiased; temperature 1 and forward KL only
@@ -79,6 +79,7 @@ enum class Estimator {
 };
 /// "clustered" ...; Error(usage) naming those that there are.
 Estimator estimator_named(const std::string& name);
+const char* name_of(Estimator estimator);
 
 class LogitCache {
  public:

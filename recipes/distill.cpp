@@ -193,7 +193,7 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
     const fs::path folder = folder_of(distill, subject);
     const auto cache = LogitCache::open(folder, subject);
     cache->expect_all(*prepared.train);
-    source = cached_targets(cache, distill.temperature, estimator_named(distill.estimator));
+    source = cached_targets(cache, distill.temperature, estimator_of(distill));
     entry["cache"] = describe_cache(folder);
   }
   DivergenceOptions loss = divergence_options(distill);
@@ -274,7 +274,7 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
   result.report = {{"loss", distill.loss},
                    {"temperature", distill.temperature},
                    {"kd_ratio", distill.kd_ratio},
-                   {"estimator", distill.online ? "online" : distill.estimator},
+                   {"estimator", distill.online ? "online" : name_of(estimator_of(distill))},
                    {"teachers", Json::array()}};
   double weights = 0;
   for (const TeacherOptions& options : distill.teacher.teachers) weights += options.weight;

@@ -60,7 +60,8 @@ const Schema<CacheChoice>& schema_of(CacheChoice*) {
                  {.minimum = 0, .maximum = 1})
           .field("tail_clusters", &O::tail_clusters, "cells of the vocabulary whose masses are kept of the others",
                  {.minimum = 1, .maximum = 255})
-          .field("tail_samples", &O::tail_samples, "tokens drawn from the others, for estimator: sampled",
+          .field("tail_samples", &O::tail_samples,
+                 "tokens drawn from the others at temperature 1, for estimator: sampled",
                  {.minimum = 0, .maximum = 1024})
           .field("full", &O::full, "every token's log-probability, for estimator: full (small vocabularies)")
           .field("temperatures", &O::temperatures, "that a student may train at",
@@ -135,8 +136,8 @@ const Schema<DistillOptions>& schema_of(DistillOptions*) {
                  {.minimum = 0, .maximum = 1})
           .field("estimator", &O::estimator,
                  "what a cached token's tail counts as: clustered (masses of cells), ghost (one mass), zero (nothing), "
-                 "sampled (drawn tokens), full",
-                 {.one_of = {"clustered", "ghost", "zero", "sampled", "full"}})
+                 "sampled (drawn tokens), full; auto: sampled for forward_kl at temperature 1, else clustered",
+                 {.one_of = {"auto", "clustered", "ghost", "zero", "sampled", "full"}})
           .field("online", &O::online, "ask the teacher in every step instead of filling a cache")
           .field("cache", &O::cache, "what is kept")
           .field("on_policy", &O::on_policy, "GKD: answers of the student's own; needs online: true")
@@ -186,6 +187,13 @@ const Schema<DistillOptions>& schema_of(DistillOptions*) {
                                       fmt::join(o.cache.temperatures, ", ")));
           });
   return schema;
+}
+
+Estimator estimator_of(const DistillOptions& options) {
+  if (options.estimator != "auto") return estimator_named(options.estimator);
+  // Draws are unbiased for this one divergence, and a student learns more from them than from cells.
+  const bool unbiased = options.loss == "forward_kl" && options.temperature == 1 && options.cache.tail_samples > 0;
+  return unbiased ? Estimator::sampled : Estimator::clustered;
 }
 
 DivergenceOptions divergence_options(const DistillOptions& options) {

@@ -58,7 +58,7 @@ struct DistillOptions {
   std::map<std::string, double> loss_args;  ///< the loss's own number: beta, lambda, t_start
   double temperature = 1;
   double kd_ratio = 0.5;
-  std::string estimator = "clustered";
+  std::string estimator = "auto";
   bool online = false;
   CacheChoice cache;
   std::optional<OnPolicyChoice> on_policy;
@@ -66,6 +66,8 @@ struct DistillOptions {
 };
 const Schema<DistillOptions>& schema_of(DistillOptions*);
 
+/// What `estimator` means for a run from the cache, `auto` resolved.
+Estimator estimator_of(const DistillOptions& options);
 /// As linear_divergence takes them; not of loss: spans.
 DivergenceOptions divergence_options(const DistillOptions& options);
 

@@ -17,8 +17,8 @@ static std::filesystem::path fetch(const Recipe& recipe, const std::string& path
   return pull(source_of(recipe, path), {.progress = &shown});
 }
 
-static std::vector<DatasetOptions> with_local_paths(const Recipe& recipe, std::vector<DatasetOptions> files,
-                                                    const ProgressSink& progress) {
+std::vector<DatasetOptions> with_local_paths(const Recipe& recipe, std::vector<DatasetOptions> files,
+                                             const ProgressSink& progress) {
   for (DatasetOptions& file : files)
     resolve_paths(file, [&](const std::string& path) { return fetch(recipe, path, progress); });
   return files;

@@ -39,6 +39,10 @@ Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& prog
 /// trains as it began.
 Fit fitted(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const std::filesystem::path& folder = {});
 
+/// Data sets of the recipe with their sources fetched.
+std::vector<DatasetOptions> with_local_paths(const Recipe& recipe, std::vector<DatasetOptions> files,
+                                             const ProgressSink& progress);
+
 /// All rows of several data sets, one after the other.
 Stream<Chat> chats_of(const std::vector<DatasetOptions>& files);
 

@@ -6,20 +6,22 @@
 
 #include "cli/command.h"
 #include "core/error.h"
+#include "core/signals.h"
 #include "core/sources.h"
 #include "data/chat_template.h"
 #include "data/encode.h"
 #include "data/tokenizer.h"
+#include "recipes/answers.h"
 #include "recipes/serve.h"
 
 namespace retort {
 namespace {
 
 struct Arguments {
-  std::string model, adapter, prompt, system;
+  std::string model, adapter, prompt, system, rows, out;
   bool raw = false;
   double temperature = 0;
-  int64_t max_tokens = 256;
+  int64_t max_tokens = 256, samples = 1;
   uint64_t seed = 0;
   int threads = 0;
 };
@@ -37,7 +39,30 @@ size_t whole_characters(const std::string& text) {
   return at;
 }
 
+int answer_rows(const Arguments& arguments) {
+  const Recipe recipe = load_recipe(arguments.rows);
+  const auto path = pull(source_of(recipe, arguments.model));
+  catch_stop_signals();
+  const auto tokenizer = Tokenizer::open(path);
+  const ServableFile file(path);
+  const auto model = serve(path, file, arguments.adapter, {.threads = arguments.threads});
+  const AnswerReport done =
+      record_answers(recipe, *model, *tokenizer, ChatTemplate(*tokenizer), path.filename().string(),
+                     {.temperature = arguments.temperature,
+                      .samples = arguments.samples,
+                      .max_tokens = arguments.max_tokens,
+                      .seed = arguments.seed},
+                     arguments.out, stream_progress());
+  fmt::print(
+      "{}: {} answers to {} questions, {} found from before; {} were not finished in {} tokens\n"
+      "{} tokens in {:.0f} s ({:.0f} tokens/s). Train on them with data.train: [{{kind: recorded, path: {}}}]\n",
+      arguments.out, done.answers, done.questions, done.before, done.unfinished, arguments.max_tokens, done.tokens,
+      done.seconds, double(done.tokens) / done.seconds, arguments.out);
+  return 0;
+}
+
 int generate(const Arguments& arguments) {
+  if (!arguments.rows.empty()) return answer_rows(arguments);
   const auto path = pull({.uri = arguments.model, .sha256 = "", .name = ""});
   std::string prompt = arguments.prompt;
   if (prompt.empty()) {
@@ -77,6 +102,15 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--prompt", arguments->prompt, "the question; default: standard input");
   app.add_option("--system", arguments->system, "the system message; default: the template's own");
   app.add_flag("--raw", arguments->raw, "continue the text as it is, without the chat template");
+  CLI::Option* rows = app.add_option("--rows", arguments->rows, "a recipe: answer what each of its training rows asks")
+                          ->excludes("--prompt", "--system", "--raw");
+  CLI::Option* out =
+      app.add_option("--out", arguments->out, "of --rows: a file of recorded answers, a data set")->needs(rows);
+  rows->needs(out);
+  app.add_option("--samples", arguments->samples, "of --rows: answers to a question, at a temperature above 0")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->needs(rows)
+      ->capture_default_str();
   app.add_option("--temperature", arguments->temperature, "0: always the most likely token")
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
@@ -92,11 +126,12 @@ std::function<int()> setup(CLI::App& app) {
 
 extern const Command command_generate;
 const Command command_generate = {
-    "generate", "Answer a prompt with a model, streaming the text.",
+    "generate", "Answer a prompt, or every question of a recipe, with a model.",
     "  retort generate --model runs/foldoc-categories/latest/export/foldoc-categories-Q4_K_M.gguf \\\n"
     "    --prompt 'What is a modem?'\n"
     "  echo 'What is a modem?' | retort generate --model base.gguf --adapter runs/foldoc-categories/latest/adapter\n"
-    "  retort generate --model base.gguf --raw --prompt 'Once upon a time' --max-tokens 64\n",
+    "  retort generate --model base.gguf --raw --prompt 'Once upon a time' --max-tokens 64\n"
+    "  retort generate --model teacher.gguf --rows recipe.yaml --out answers.jsonl    # distillation by sequences\n",
     setup};
 
 }  // namespace retort

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <numeric>
 
 #include "core/files.h"
 #include "distill/cache_folder.h"
@@ -164,6 +165,26 @@ TEST_F(CacheTargets, FromSampledTailsAreUnbiased) {
   EXPECT_TRUE(p.log_mass.isinf().all().item<bool>());
 }
 
+// Draws on their own would miss this by several: of 40 draws a cell of mass m gets 40 m, to one.
+TEST_F(CacheTargets, SpreadTheirDrawsOverTheCells) {
+  options_.tail_samples = 40;
+  options_.top_k = 3;
+  const FakeDataset data = fake_data(1, 9);
+  const std::vector<int32_t>& ids = data.documents()[0].ids;
+  const at::Tensor logits = 0.5 * fake_logits(ids, 2).unsqueeze(0), truth = at::softmax(logits.to(at::kDouble), 1)[0];
+  const auto* cell_of = cells_.of.const_data_ptr<uint8_t>();
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const CacheRows rows = RowMaker(cells_, options_).rows(logits, ids, std::vector<int64_t>{2}, seed);
+    std::vector<double> mass(cells_.count), drawn(cells_.count);
+    for (int64_t id = 0; id < cache_vocab; ++id)
+      if (std::find(rows.ids.begin(), rows.ids.end(), id) == rows.ids.end())
+        mass[cell_of[id]] += truth[id].item<double>();
+    for (int32_t id : rows.samples) ++drawn[cell_of[id]];
+    const double tail = std::accumulate(mass.begin(), mass.end(), 0.0);
+    for (int64_t c = 0; c < cells_.count; ++c) EXPECT_LT(std::abs(drawn[c] - 40 * mass[c] / tail), 1.001) << c;
+  }
+}
+
 TEST_F(CacheTargets, WhoseTeacherHasFewerOrMoreTokensThanTheStudent) {
   const FakeDataset data = fake_data(6);
   for (int64_t width : {cache_vocab - 50, cache_vocab + 50}) {
@@ -179,6 +200,7 @@ TEST_F(CacheTargets, WhoseTeacherHasFewerOrMoreTokensThanTheStudent) {
 
 TEST_F(CacheTargets, AreRefusedForWhatTheCacheDoesNotHold) {
   options_.temperatures = {1, 2};
+  options_.tail_samples = 0;
   FakeDataset data = fake_data(10);
   fill(data);
   const auto cache = open();

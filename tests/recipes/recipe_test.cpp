@@ -147,6 +147,17 @@ TEST_F(RecipeFile, DistillRefusesWhatDoesNotGoTogether) {
   }
 }
 
+TEST_F(RecipeFile, DistillDrawsTheTailWhereThatIsUnbiased) {
+  const auto estimator = [&](const std::string& more) {
+    return estimator_of(*load(minimal + ("distill: {teacher: {path: t.gguf}" + more + "}\n")).distill);
+  };
+  EXPECT_EQ(estimator(""), Estimator::sampled);
+  EXPECT_EQ(estimator(", temperature: 2"), Estimator::clustered);
+  EXPECT_EQ(estimator(", loss: jsd"), Estimator::clustered);
+  EXPECT_EQ(estimator(", cache: {tail_samples: 0}"), Estimator::clustered);
+  EXPECT_EQ(estimator(", estimator: ghost"), Estimator::ghost);
+}
+
 TEST_F(RecipeFile, DistillTakesOneTeacherOrSeveral) {
   const Recipe one = load(minimal + std::string("distill: {teacher: {path: t.gguf}, loss: jsd}\n"));
   ASSERT_EQ(one.distill->teacher.teachers.size(), 1u);
