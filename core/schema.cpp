@@ -82,7 +82,10 @@ std::string type_text(const Json& schema) {
     for (const Json& value : schema["enum"])
       parts.push_back(value.is_string() ? value.get<std::string>() : value.dump());
   } else if (schema.contains("anyOf") || schema.contains("oneOf")) {
-    for (const Json& one : schema[schema.contains("anyOf") ? "anyOf" : "oneOf"]) parts.push_back(type_text(one));
+    for (const Json& one : schema[schema.contains("anyOf") ? "anyOf" : "oneOf"]) {
+      const std::string text = type_text(one);
+      if (std::find(parts.begin(), parts.end(), text) == parts.end()) parts.push_back(text);
+    }
   } else if (schema.contains("type")) {
     const Json& type = schema["type"];
     for (const Json& one : type.is_array() ? type : Json::array({type})) {

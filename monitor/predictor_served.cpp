@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "models/served.h"
-#include "monitor/evaluator.h"
+#include "monitor/evaluate.h"
 #include "monitor/targets.h"
 
 namespace retort {
@@ -23,6 +23,14 @@ bool may_become(std::string_view text, std::string_view expected) {
   return text.substr(0, n) == expected.substr(0, n) && without_spaces_before(text.substr(n)).empty();
 }
 
+/// Where the first of `until` begins in the text; its size when there is none.
+size_t end_of_answer(std::string_view text, const std::vector<std::string>& until) {
+  size_t end = text.size();
+  for (const std::string& stop : until)
+    if (!stop.empty()) end = std::min(end, text.find(stop));
+  return end;
+}
+
 void predict_served(ServedModel& model, const Tokenizer& tokenizer, std::span<const Question> questions,
                     const std::function<void(size_t, const Reply&)>& each) {
   struct Part {
@@ -35,7 +43,7 @@ void predict_served(ServedModel& model, const Tokenizer& tokenizer, std::span<co
   std::vector<size_t> open;  // parts of each question that have no answer yet
   for (size_t i = 0; i < questions.size(); ++i) {
     const size_t before = parts.size();
-    const auto& [row, needs, max_tokens] = questions[i];
+    const auto& [row, needs] = questions[i];
     if (needs.targets) {
       Targets targets = trained_targets(row->example);
       requests.push_back({row->example.ids, targets.positions});
@@ -46,9 +54,11 @@ void predict_served(ServedModel& model, const Tokenizer& tokenizer, std::span<co
       requests.push_back({joined(row->prompt, row->answers[c]), targets.positions});
       parts.push_back({i, std::move(targets), static_cast<int64_t>(c)});
     }
-    if (needs.generation && !row->prompt.empty()) {
-      requests.push_back({row->prompt, {}, max_tokens, [&tokenizer, row = row](std::span<const int32_t> ids) {
-                            return may_become(tokenizer.decode(ids), row->expected);
+    if ((needs.match || needs.answer) && !row->prompt.empty()) {
+      requests.push_back({row->prompt, {}, needs.max_tokens, [&tokenizer, row = row, whole = needs.answer](auto ids) {
+                            const std::string text = tokenizer.decode(ids);
+                            if (!row->until.empty() && end_of_answer(text, row->until) < text.size()) return false;
+                            return whole || may_become(text, row->expected);
                           }});
       parts.push_back({i, {}});
     }
@@ -76,7 +86,10 @@ void predict_served(ServedModel& model, const Tokenizer& tokenizer, std::span<co
       [&](size_t i, const Generated& generated) {
         Reply& reply = replies[parts[i].question];
         reply.generated = tokenizer.decode(generated.ids);
-        reply.stopped = generated.stopped;
+        reply.generated_tokens = static_cast<int64_t>(generated.ids.size());
+        const size_t end = end_of_answer(reply.generated, questions[parts[i].question].row->until);
+        reply.stopped = generated.stopped || end < reply.generated.size();
+        reply.generated.resize(end);
         close(parts[i]);
       });
   for (; next < questions.size(); ++next) each(next, replies[next]);  // rows of which nothing could be asked

@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "models/causal_lm.h"
-#include "monitor/evaluator.h"
+#include "monitor/evaluate.h"
 #include "monitor/targets.h"
 
 namespace retort {
@@ -64,15 +64,16 @@ void teacher_forced(const at::Tensor& logits, const std::vector<int64_t>& expect
 }
 
 /// The choice to compute next, by branch and bound: prompts are not shared here, so only choices whose first token is
-/// more likely than the best whole answer so far are computed. `totals` holds bounds where `exact` is false.
-std::optional<size_t> may_win(const std::vector<double>& totals, const std::vector<bool>& exact) {
+/// more likely than the best whole answer so far are computed, or every one when that is asked for. `totals` holds
+/// bounds where `exact` is false.
+std::optional<size_t> may_win(const std::vector<double>& totals, const std::vector<bool>& exact, bool every_choice) {
   double best = -std::numeric_limits<double>::infinity();
   for (size_t c = 0; c < exact.size(); ++c) {
     if (exact[c]) best = std::max(best, totals[c]);
   }
   std::optional<size_t> candidate;
   for (size_t c = 0; c < exact.size(); ++c) {
-    if (exact[c] || totals[c] < best) continue;
+    if (exact[c] || (totals[c] < best && !every_choice)) continue;
     if (!candidate || totals[c] > totals[*candidate]) candidate = c;
   }
   return candidate;
@@ -90,7 +91,7 @@ void read_row(const Question& question, const Targets& targets, const at::Tensor
   const int64_t begin = at_answer - targets.positions.begin();
   const std::vector<int64_t> answer(targets.ids.begin() + begin, targets.ids.end());
   if (answer.empty()) return;
-  if (question.needs.generation) teacher_forced(logits.slice(0, begin), answer, tokenizer, reply);
+  if (question.needs.match) teacher_forced(logits.slice(0, begin), answer, tokenizer, reply);
   if (!question.needs.choices) return;
   at::Tensor first = at::log_softmax(logits[begin], 0);
   for (size_t c = 0; c < row.answers.size(); ++c) {
@@ -124,7 +125,7 @@ void predict_trained(CausalLM& model, const Tokenizer& tokenizer, std::span<cons
       std::vector<Document> round;
       std::vector<size_t> choices;
       for (size_t i = 0; i < group.size(); ++i) {
-        const std::optional<size_t> choice = may_win(replies[i].choices, exact[i]);
+        const std::optional<size_t> choice = may_win(replies[i].choices, exact[i], group[i].needs.every_choice);
         if (!choice) continue;
         const EvaluationRow& row = *group[i].row;
         exact[i][*choice] = true;

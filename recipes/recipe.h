@@ -12,6 +12,7 @@
 #include "core/schema.h"
 #include "core/sources.h"
 #include "data/dataset.h"
+#include "monitor/drift_options.h"
 #include "monitor/evaluator.h"
 #include "recipes/distill_options.h"
 #include "trainer/options.h"
@@ -78,8 +79,9 @@ struct Recipe {
   TrainOptions train;
   std::optional<DistillOptions> distill;  ///< nothing: cross entropy alone
   ExportOptions export_;
-  std::vector<EvaluatorOptions> evaluate;
-  std::string license;  ///< of the result, for the files' metadata; empty: the base's
+  std::vector<Evaluator> evaluate;
+  std::optional<DriftOptions> drift;  ///< what `retort drift` watches
+  std::string license;                ///< of the result, for the files' metadata; empty: the base's
 
   std::filesystem::path file;  ///< the recipe's own path
   std::string text;            ///< resolved: overrides and interpolation applied

@@ -26,15 +26,17 @@ std::vector<EvaluationRow> evaluation_rows(const Recipe& recipe, const Prepared&
   std::vector<EvaluationRow> rows;
   // Without a limit an evaluator looks at every row.
   size_t wanted = 0;
-  for (const EvaluatorOptions& evaluator : recipe.evaluate)
-    wanted = std::max(wanted, evaluator.limit ? static_cast<size_t>(*evaluator.limit) : SIZE_MAX);
+  for (const Evaluator& evaluator : recipe.evaluate) {
+    const std::optional<int64_t>& limit = evaluator.options->limit;
+    wanted = std::max(wanted, limit ? static_cast<size_t>(*limit) : SIZE_MAX);
+  }
   Ledger ledger;
   const EncodeOptions options = encode_options(recipe);
   const Stream<Chat> chats = chats_of(prepared.validation_files);
   for (Chat chat; rows.size() < wanted && chats(chat);)
     if (auto row = evaluation_row(*prepared.tokenizer, *prepared.chat_template, chat, options, ledger))
       rows.push_back(std::move(*row));
-  if (!recipe.evaluate.empty()) check_rows(recipe.evaluate, rows);
+  check_evaluators(recipe.evaluate, rows, resolver_of(recipe));
   return rows;
 }
 
@@ -49,33 +51,43 @@ static std::vector<GateRow> gate_rows(const Recipe& recipe, const Prepared& prep
   return rows;
 }
 
-static void run_evaluators(const Recipe& recipe, const std::vector<EvaluationRow>& rows, const Predictor& predictor,
-                           const std::string& on, Json& report, const ProgressSink& sink) {
+Resolve resolver_of(const Recipe& recipe) {
+  return [&recipe](const std::string& path) { return pull(source_of(recipe, path)); };
+}
+
+/// `run` gets what hears of progress, and gives the results.
+template <typename Run>
+static void add_evaluations(const Recipe& recipe, size_t rows, const std::string& on, Json& report,
+                            const ProgressSink& sink, const Run& run) {
   if (recipe.evaluate.empty()) return;
   Progress progress(sink);
-  progress.start("evaluate " + on, rows.size());
-  for (const Evaluation& evaluation :
-       evaluate(recipe.evaluate, rows, predictor, on, [&](size_t done, size_t) { progress.update(done); }))
+  progress.start("evaluate " + on, rows);
+  for (const Evaluation& evaluation : run([&](size_t done, size_t) { progress.update(done); }))
     report["evaluate"].push_back(evaluation.to_json());
   progress.finish();
 }
 
 void evaluate_served(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
                      ServedModel& model, const std::string& on, Json& report, const ProgressSink& progress) {
-  run_evaluators(recipe, rows, predictor_of(model, *prepared.tokenizer), on, report, progress);
+  add_evaluations(recipe, rows.size(), on, report, progress, [&](const auto& heard) {
+    return evaluate(recipe.evaluate, rows, model, *prepared.tokenizer, on, heard, resolver_of(recipe));
+  });
 }
 
 std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared,
                                   const std::vector<EvaluationRow>& rows, const fs::path& file, const fs::path& adapter,
                                   const std::string& on, Json& report, const ProgressSink& progress) {
-  const auto served = ServedModel::open(file, {.threads = static_cast<int>(recipe.threads), .adapter = adapter});
+  const auto served =
+      ServedModel::open(file, {.threads = static_cast<int>(recipe.threads), .adapter = adapter, .exact = true});
   evaluate_served(recipe, prepared, rows, *served, on, report, progress);
   return samples(*served, *prepared.tokenizer, rows, sample_count);
 }
 
 void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
                     CausalLM& model, const std::string& on, Json& report, const ProgressSink& progress) {
-  run_evaluators(recipe, rows, predictor_of(model, *prepared.tokenizer), on, report, progress);
+  add_evaluations(recipe, rows.size(), on, report, progress, [&](const auto& heard) {
+    return evaluate(for_trained(recipe.evaluate), rows, predictor_of(model, *prepared.tokenizer), on, heard);
+  });
 }
 
 Json targets_of(CausalLM& model) {

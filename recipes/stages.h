@@ -11,7 +11,7 @@
 #include "core/progress.h"
 #include "export/imatrix.h"
 #include "models/causal_lm.h"
-#include "monitor/evaluator.h"
+#include "monitor/evaluate.h"
 #include "recipes/prepare.h"
 #include "recipes/recipe.h"
 #include "recipes/run_folder.h"
@@ -31,6 +31,9 @@ class Stopwatch {
 /// of them cannot take.
 std::vector<EvaluationRow> evaluation_rows(const Recipe& recipe, const Prepared& prepared);
 
+/// A path in an evaluator's options: a source's name, a URI or a file.
+Resolve resolver_of(const Recipe& recipe);
+
 /// Evaluates a GGUF file in llama.cpp, with a GGUF adapter when one is given; appends to report["evaluate"] and gives
 /// greedy answers for the report's samples.
 std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared,
@@ -40,7 +43,7 @@ std::vector<Sample> evaluate_file(const Recipe& recipe, const Prepared& prepared
 /// The same for a file that is served already, without samples.
 void evaluate_served(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
                      ServedModel& model, const std::string& on, Json& report, const ProgressSink& progress);
-/// The same for the trainer's model, without samples.
+/// The same for the trainer's model: evaluators of rows alone, without free answers or samples.
 void evaluate_model(const Recipe& recipe, const Prepared& prepared, const std::vector<EvaluationRow>& rows,
                     CausalLM& model, const std::string& on, Json& report, const ProgressSink& progress);
 

@@ -8,7 +8,7 @@
 #include "core/progress.h"
 #include "core/sources.h"
 #include "data/encode.h"
-#include "monitor/evaluator.h"
+#include "monitor/evaluate.h"
 #include "recipes/prepare.h"
 #include "recipes/recipe.h"
 #include "recipes/serve.h"
@@ -26,7 +26,7 @@ struct Arguments {
 
 /// The evaluators and the rows to run them on.
 struct Plan {
-  std::vector<EvaluatorOptions> evaluators;
+  std::vector<Evaluator> evaluators;
   std::vector<DatasetOptions> files;
   EncodeOptions encode;
   std::string chat_template;  ///< Jinja; empty: the model's own
@@ -50,11 +50,14 @@ Plan plan_of(const Arguments& arguments) {
   if (!arguments.kinds.empty() || plan.evaluators.empty()) {
     plan.evaluators.clear();
     for (const std::string& kind : arguments.kinds.empty() ? std::vector<std::string>{"perplexity"} : arguments.kinds) {
-      plan.evaluators.emplace_back().kind = kind;
+      plan.evaluators.push_back(evaluator_from({{"kind", kind}}));
     }
   }
-  for (EvaluatorOptions& evaluator : plan.evaluators) {
-    if (arguments.limit > 0) evaluator.limit = arguments.limit;
+  for (Evaluator& evaluator : plan.evaluators) {
+    if (arguments.limit == 0) break;
+    Json keys = json_of(evaluator);
+    keys["limit"] = arguments.limit;
+    evaluator = evaluator_from(keys);
   }
   return plan;
 }
@@ -69,8 +72,9 @@ int evaluate_command(const Arguments& arguments) {
   const auto tokenizer = Tokenizer::open(path);
   const ChatTemplate chat_template(*tokenizer, plan.chat_template);
   size_t wanted = 0;
-  for (const EvaluatorOptions& evaluator : plan.evaluators) {
-    wanted = std::max(wanted, evaluator.limit ? static_cast<size_t>(*evaluator.limit) : SIZE_MAX);
+  for (const Evaluator& evaluator : plan.evaluators) {
+    const std::optional<int64_t>& limit = evaluator.options->limit;
+    wanted = std::max(wanted, limit ? static_cast<size_t>(*limit) : SIZE_MAX);
   }
   std::vector<EvaluationRow> rows;
   Ledger ledger;
@@ -81,8 +85,7 @@ int evaluate_command(const Arguments& arguments) {
   }
   const ServableFile file(path);
   const auto model = serve(path, file, arguments.adapter, {.threads = arguments.threads, .exact = true});
-  const std::vector<Evaluation> results =
-      evaluate(plan.evaluators, rows, predictor_of(*model, *tokenizer), path.filename().string());
+  const std::vector<Evaluation> results = evaluate(plan.evaluators, rows, *model, *tokenizer, path.filename().string());
   std::optional<Speed> speed;
   if (arguments.speed) speed = measure_speed(file.path(), arguments.threads);
   if (arguments.json) {
@@ -101,7 +104,9 @@ int evaluate_command(const Arguments& arguments) {
   for (const Evaluation& result : results) {
     std::printf("%-18s %12.4f %12.4f %8ld %9.1f\n", result.kind.c_str(), result.value, result.standard_error,
                 static_cast<long>(result.n), result.seconds);
-    for (const auto& [name, figure] : result.details) std::printf("  %-16s %12.4f\n", name.c_str(), figure);
+    for (const auto& [name, figure] : result.details.items()) {
+      if (figure.is_number()) std::printf("  %-16s %12.4f\n", name.c_str(), figure.get<double>());
+    }
   }
   if (speed) {
     std::printf("speed: prompt %.0f tokens/s, generation %.0f tokens/s, first token after %.3f s, memory %.0f MB\n",

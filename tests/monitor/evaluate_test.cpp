@@ -9,7 +9,7 @@
 #include "models/causal_lm.h"
 #include "models/gguf.h"
 #include "models/served.h"
-#include "monitor/evaluator.h"
+#include "monitor/evaluate.h"
 #include "tests/core/support.h"
 #include "tests/data/smollm2.h"
 
@@ -63,19 +63,17 @@ const std::filesystem::path& f32_model() {
   return path;
 }
 
-std::vector<EvaluatorOptions> all_kinds() {
-  std::vector<EvaluatorOptions> options(3);
-  options[0].kind = "choice_accuracy";
-  options[1].kind = "perplexity";
-  options[2].kind = "exact_match";
-  options[2].max_tokens = 8;
-  return options;
+std::vector<Evaluator> all_kinds() {
+  return {evaluator_from({{"kind", "choice_accuracy"}}), evaluator_from({{"kind", "perplexity"}}),
+          evaluator_from({{"kind", "exact_match"}, {"max_tokens", 8}})};
 }
 
-void expect_golden(const Predictor& predictor, bool every_choice) {
+void expect_golden(const Predictor& predictor, bool shares, bool every_choice) {
   const std::vector<EvaluationRow> rows = golden_rows();
   std::vector<Question> questions;
-  for (const EvaluationRow& row : rows) questions.push_back({&row, {true, true, true}, 8});
+  for (const EvaluationRow& row : rows)
+    questions.push_back(
+        {&row, {.targets = true, .choices = true, .every_choice = every_choice, .match = true, .max_tokens = 8}});
   size_t next = 0;
   predictor(questions, [&](size_t i, const Reply& reply) {
     ASSERT_EQ(i, next++);
@@ -83,7 +81,7 @@ void expect_golden(const Predictor& predictor, bool every_choice) {
     ASSERT_EQ(reply.choices.size(), expected.size());
     const auto best = std::max_element(expected.begin(), expected.end()) - expected.begin();
     for (size_t c = 0; c < expected.size(); ++c) {
-      if (every_choice || static_cast<int64_t>(c) == best) {
+      if (shares || every_choice || static_cast<int64_t>(c) == best) {
         EXPECT_NEAR(reply.choices[c], expected[c], 1e-3) << "row " << i << " choice " << c;
       } else {
         // An upper bound that is below the best is enough.
@@ -110,14 +108,15 @@ void expect_golden(const Predictor& predictor, bool every_choice) {
 TEST(Evaluate, ServedModelAgreesWithTransformers) {
   const auto tokenizer = Tokenizer::open(smollm2_path());
   const auto model = ServedModel::open(f32_model(), {.exact = true});
-  expect_golden(predictor_of(*model, *tokenizer), true);
+  expect_golden(predictor_of(*model, *tokenizer), true, false);
 }
 
 TEST(Evaluate, TrainersModelAgreesWithTransformers) {
   const auto tokenizer = Tokenizer::open(smollm2_path());
   const auto checkpoint = Checkpoint::open(smollm2_path());
   const auto model = CausalLM::load(*checkpoint, {});
-  expect_golden(predictor_of(*model, *tokenizer), false);
+  expect_golden(predictor_of(*model, *tokenizer), false, false);
+  expect_golden(predictor_of(*model, *tokenizer), false, true);
 }
 
 /// Replies that are made up.
@@ -169,9 +168,9 @@ TEST(Evaluate, ValuesAndErrorsByHand) {
 }
 
 TEST(Evaluate, LimitsApplyToEachEvaluator) {
-  std::vector<EvaluatorOptions> options = all_kinds();
-  options[0].limit = 1;
-  options[1].limit = 2;
+  std::vector<Evaluator> options = all_kinds();
+  options[0] = evaluator_from({{"kind", "choice_accuracy"}, {"limit", 1}});
+  options[1] = evaluator_from({{"kind", "perplexity"}, {"limit", 2}});
   Reply reply;
   reply.choices = {-1, -2};
   reply.targets = {-1};
@@ -187,8 +186,7 @@ TEST(Evaluate, NamesTheRowThatCannotBeEvaluated) {
   Reply reply;
   reply.choices = {-1, -2};
   EvaluationRow row = made_up_row();
-  std::vector<EvaluatorOptions> options(1);
-  options[0].kind = "choice_accuracy";
+  const std::vector<Evaluator> options = {evaluator_from({{"kind", "choice_accuracy"}})};
   row.choices.clear();
   auto run = [&] { evaluate(options, std::vector<EvaluationRow>{row}, made_up({reply}), "x"); };
   expect_error(Exit::bad_input, {"file:1", "at least two choices"}, run);
