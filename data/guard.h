@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -71,8 +72,8 @@ struct GuardSource {
 
 /// What a guard may look at while it is made.
 struct GuardContext {
-  GuardSource training;               ///< the rows that will pass
-  std::vector<GuardSource> held_out;  ///< every evaluation and gate set
+  std::vector<GuardSource> held_out;      ///< every evaluation and gate set
+  std::span<const Chat> first_rows = {};  ///< the beginning of the rows that will pass; filled in by guarded()
   /// A path in an option (a source's name, a URI or a file) as a local file.
   std::function<std::filesystem::path(const std::string&)> resolve;
 };
@@ -95,12 +96,26 @@ struct GuardKind {
   std::vector<std::string> (*files)(const GuardOptions&) = [](const GuardOptions&) -> std::vector<std::string> {
     return {};
   };
+  /// The same for whole data sets.
+  std::vector<DatasetOptions> (*datasets)(const GuardOptions&) =
+      [](const GuardOptions&) -> std::vector<DatasetOptions> { return {}; };
   /// `options` is what `read` made. Error(usage), Error(bad_input).
   Look (*make)(const GuardOptions& options, const GuardContext& context);
 };
 
 /// Every kind by name.
 const std::map<std::string, const GuardKind*>& guard_kinds();
+
+/// The block data.guards: a map from kinds to their options, and what they share.
+struct GuardsOptions {
+  GuardsOptions();       ///< the kinds that run by default
+  std::string key_file;  ///< the project's key; empty: the environment variable RETORT_PROJECT_KEY
+  std::map<std::string, std::shared_ptr<const GuardOptions>> kinds;  ///< those that run
+};
+/// `kind: false` takes out one that runs by default.
+void from_yaml(const Yaml& node, GuardsOptions& guards);
+Json json_schema_of(GuardsOptions*);
+Json json_of(const GuardsOptions& guards);
 
 /// A schema that begins with `action` and `actions`. `values`: findings are places in a text, which can be replaced.
 template <typename T>

@@ -18,6 +18,8 @@ struct Words {
   void add(std::string_view text);
 };
 
+/// Whether there is a letter of any script in the text.
+bool has_letter(std::string_view text);
 /// A 64-bit hash of each n consecutive words, in order; none when there are fewer than n.
 std::vector<uint64_t> word_grams(const Words& words, size_t n);
 /// A 64-bit hash of all words in order.

@@ -1,0 +1,370 @@
+#include "data/guard_run.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <random>
+#include <tuple>
+
+#include "core/files.h"
+#include "core/hash.h"
+#include "data/text_input.h"
+
+namespace retort {
+
+const char* const guards_limits =
+    "Names of people and places were not looked for: that needs a language model. Patterns find what has a form.";
+
+namespace {
+
+constexpr size_t block_rows = 4096;
+constexpr size_t block_bytes = 8 << 20;
+constexpr size_t fewest_key_bytes = 16;
+constexpr const char* key_variable = "RETORT_PROJECT_KEY";
+
+std::string hex(std::string_view bytes) {
+  std::string text;
+  for (unsigned char byte : bytes) fmt::format_to(std::back_inserter(text), "{:02x}", byte);
+  return text;
+}
+
+/// A guard with its options, ready to look.
+struct Made {
+  std::string name;
+  const GuardKind* kind;
+  std::shared_ptr<const GuardOptions> options;
+  Look look;
+};
+
+/// A finding and what is done about it.
+struct Judged {
+  const Made* guard;
+  Finding finding;
+  GuardAction action;
+};
+
+template <typename C>
+auto& text_of(C& chat, int32_t message) {
+  return message == Finding::whole_text ? chat.text : chat.messages[static_cast<size_t>(message)].content;
+}
+
+size_t bytes_of(const Chat& chat) {
+  size_t bytes = chat.text.size();
+  for (const Message& message : chat.messages) bytes += message.content.size();
+  return bytes;
+}
+
+/// What a row says, without ambiguity, for hashing.
+std::string identity_of(const Chat& chat) {
+  std::string text = fmt::format("{}:{}", chat.text.size(), chat.text);
+  for (const Message& message : chat.messages)
+    text += fmt::format("|{}|{}:{}", message.role, message.content.size(), message.content);
+  return text;
+}
+
+std::string place_of(const Finding& finding) {
+  if (finding.begin == finding.end) return "the row";
+  const std::string range = fmt::format("bytes {} to {}", finding.begin, finding.end);
+  return finding.message == Finding::whole_text ? range : fmt::format("{} of message {}", range, finding.message + 1);
+}
+
+class Pass {
+ public:
+  Pass(const GuardPass& pass, std::shared_ptr<GuardTotals> totals) : pass_(pass), totals_(std::move(totals)) {
+    key_ = guard_key(pass.options);
+    rows_ = pass.rows.open();
+    read_block();
+    GuardContext context = pass.context;
+    context.first_rows = block_;
+    for (const auto& [name, options] : pass.options.kinds) {
+      const GuardKind* kind = guard_kinds().at(name);
+      if (key_.empty()) require_no_hash(name, *options);
+      guards_.push_back({name, kind, options, kind->make(*options, context)});
+    }
+    if (key_.empty()) {
+      // Without the project's key values can be compared within one audit.jsonl, and nobody can try out what they are.
+      std::random_device random;
+      for (int i = 0; i < 8; ++i) key_ += fmt::format("{:08x}", random());
+    }
+    look_at_block();
+  }
+
+  bool next(Chat& chat) {
+    for (;;) {
+      if (next_ == block_.size()) {
+        read_block();
+        if (block_.empty()) return finish();
+        look_at_block();
+      }
+      const size_t row = next_++;
+      if (!decide(row)) continue;
+      chat = std::move(block_[row]);
+      return true;
+    }
+  }
+
+ private:
+  static void require_no_hash(const std::string& name, const GuardOptions& options) {
+    bool hashes = options.action == "hash";
+    for (const auto& [rule, action] : options.actions) hashes |= action == "hash";
+    if (hashes)
+      fail(Exit::usage,
+           "data.guards.{}: action: hash needs the project's key: give data.guards.key_file, a file of at least {} "
+           "bytes (openssl rand -hex 32), or the environment variable {}",
+           name, fewest_key_bytes, key_variable);
+  }
+
+  bool finish() {
+    if (totals_->rows > 0 && totals_->kept == 0 && totals_->refused == 0)
+      fail(Exit::data_guard, "the guards dropped all {} training rows ({}). `retort guard` lists why", totals_->rows,
+           pass_.rows.name);
+    return false;
+  }
+
+  void read_block() {
+    block_.clear();
+    next_ = 0;
+    size_t bytes = 0;
+    for (Chat chat; block_.size() < block_rows && bytes < block_bytes && rows_(chat); chat = {}) {
+      bytes += bytes_of(chat);
+      block_.push_back(std::move(chat));
+    }
+  }
+
+  /// Lets every guard look at the rows that were read, on all threads.
+  void look_at_block() {
+    found_.assign(block_.size(), {});
+    in_order_.assign(block_.size(), {});
+    std::atomic<size_t> taken{0};
+    at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+      for (size_t row; (row = taken++) < block_.size();) look_at(row);
+    });
+  }
+
+  void look_at(size_t row) {
+    const GuardRow seen(block_[row]);
+    std::vector<Finding> findings;
+    for (const Made& guard : guards_) {
+      if (LookInOrder later = guard.look(seen, findings)) in_order_[row].emplace_back(&guard, std::move(later));
+      judge(guard, row, findings);
+    }
+  }
+
+  void judge(const Made& guard, size_t row, std::vector<Finding>& findings) {
+    for (Finding& finding : findings) {
+      check(guard, row, finding);
+      const GuardAction action = guard.options->action_of(finding.rule);
+      found_[row].push_back({&guard, std::move(finding), action});
+    }
+    findings.clear();
+  }
+
+  void check(const Made& guard, size_t row, const Finding& finding) const {
+    const Chat& chat = block_[row];
+    const bool text = finding.message == Finding::whole_text ||
+                      (finding.message >= 0 && static_cast<size_t>(finding.message) < chat.messages.size());
+    if (!text || finding.begin > finding.end || finding.end > text_of(block_[row], finding.message).size())
+      fail(Exit::internal, "{}: guard {} found {} at bytes {} to {} of message {}, which the row does not have",
+           chat.place, guard.name, finding.rule, finding.begin, finding.end, finding.message);
+  }
+
+  /// Whether the row stays. Called in the order of the rows.
+  bool decide(size_t row) {
+    std::vector<Judged>& found = found_[row];
+    const auto goes = [](const Judged& judged) {
+      return judged.action == GuardAction::drop || judged.action == GuardAction::fail;
+    };
+    std::vector<Finding> findings;
+    for (auto& [guard, look] : in_order_[row]) {
+      if (std::any_of(found.begin(), found.end(), goes)) break;
+      look(findings);
+      judge(*guard, row, findings);
+    }
+    ++totals_->rows;
+    if (!found.empty()) record(row);
+    if (std::none_of(found.begin(), found.end(), goes)) {
+      ++totals_->kept;
+      replace(row);
+      return true;
+    }
+    bool refused = false;
+    for (const Judged& judged : found) refused |= judged.action == GuardAction::fail;
+    ++(refused ? totals_->refused : totals_->dropped);
+    if (refused && pass_.stop_at_refusal) refuse(row);
+    return false;
+  }
+
+  [[noreturn]] void refuse(size_t row) const {
+    const auto first = std::find_if(found_[row].begin(), found_[row].end(),
+                                    [](const Judged& judged) { return judged.action == GuardAction::fail; });
+    const Finding& finding = first->finding;
+    fail(first->guard->kind->refusal,
+         "{}: guard {} found {} in {}{}{}, and data.guards.{} says fail. `retort guard` lists every finding; other "
+         "actions: drop, report",
+         block_[row].place, first->guard->name, finding.rule, place_of(finding), finding.detail.empty() ? "" : ": ",
+         finding.detail, first->guard->name);
+  }
+
+  /// Counts a row's findings and writes them to the audit.
+  void record(size_t row) {
+    const Chat& chat = block_[row];
+    const std::string identity = identity_of(chat), row_hash = hex(hmac_sha256(key_, identity));
+    std::map<GuardTotals::Rule*, bool> counted;
+    for (const Judged& judged : found_[row]) {
+      const Finding& finding = judged.finding;
+      GuardTotals::Rule& rule = totals_->rules[judged.guard->name][finding.rule];
+      rule.action = name_of(judged.action);
+      ++rule.findings;
+      rule.rows += counted.emplace(&rule, true).second;
+      if (!pass_.audit) continue;
+      Json line = {{"guard", judged.guard->name},
+                   {"rule", finding.rule},
+                   {"row", row_hash},
+                   {"place", chat.place},
+                   {"action", rule.action}};
+      if (finding.begin < finding.end) {
+        line["message"] = finding.message == Finding::whole_text ? Json() : Json(finding.message);
+        line["begin"] = finding.begin;
+        line["end"] = finding.end;
+        line["hmac"] = hex(hmac_sha256(key_, value_of(chat, finding)));
+      }
+      if (!finding.detail.empty()) line["detail"] = finding.detail;
+      pass_.audit(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    }
+  }
+
+  static std::string_view value_of(const Chat& chat, const Finding& finding) {
+    return std::string_view(text_of(chat, finding.message)).substr(finding.begin, finding.end - finding.begin);
+  }
+
+  /// "[EMAIL]" or, of action: hash, "[EMAIL:0123456789abcdef]".
+  std::string placeholder(const Chat& chat, const Judged& judged) const {
+    std::string text = "[";
+    for (char c : judged.finding.rule) text += static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+    if (judged.action == GuardAction::hash)
+      text += ":" + hex(hmac_sha256(key_, value_of(chat, judged.finding)).substr(0, 8));
+    return text + "]";
+  }
+
+  /// Puts placeholders where action is redact or hash. Findings that overlap become one, named by the first and
+  /// longest.
+  void replace(size_t row) {
+    struct Change {
+      int32_t message;
+      size_t begin, end;
+      std::string text;
+    };
+    Chat& chat = block_[row];
+    std::vector<Change> changes;
+    for (const Judged& judged : found_[row])
+      if ((judged.action == GuardAction::redact || judged.action == GuardAction::hash) &&
+          judged.finding.begin < judged.finding.end)
+        changes.push_back(
+            {judged.finding.message, judged.finding.begin, judged.finding.end, placeholder(chat, judged)});
+    if (changes.empty()) return;
+    ++totals_->changed;
+    std::stable_sort(changes.begin(), changes.end(), [](const Change& a, const Change& b) {
+      return std::tie(a.message, a.begin, b.end) < std::tie(b.message, b.begin, a.end);
+    });
+    size_t kept = 0;
+    for (size_t i = 1; i < changes.size(); ++i) {
+      Change &last = changes[kept], &change = changes[i];
+      if (change.message == last.message && change.begin < last.end)
+        last.end = std::max(last.end, change.end);
+      else
+        changes[++kept] = std::move(change);
+    }
+    changes.resize(kept + 1);
+    for (auto change = changes.rbegin(); change != changes.rend(); ++change)
+      text_of(chat, change->message).replace(change->begin, change->end - change->begin, change->text);
+  }
+
+  GuardPass pass_;
+  std::shared_ptr<GuardTotals> totals_;
+  std::string key_;
+  std::vector<Made> guards_;
+  Stream<Chat> rows_;
+  std::vector<Chat> block_;
+  std::vector<std::vector<Judged>> found_;                                  // by row of the block
+  std::vector<std::vector<std::pair<const Made*, LookInOrder>>> in_order_;  // by row of the block
+  size_t next_ = 0;
+};
+
+}  // namespace
+
+Json GuardTotals::to_json() const {
+  Json all = Json::object();
+  for (const auto& [guard, rules_of_guard] : rules)
+    for (const auto& [name, rule] : rules_of_guard)
+      all[guard][name] = {{"action", rule.action}, {"findings", rule.findings}, {"rows", rule.rows}};
+  return {{"rows", rows},       {"kept", kept},       {"changed", changed},
+          {"dropped", dropped}, {"refused", refused}, {"rules", all}};
+}
+
+GuardTotals guard_totals_from(const Json& json, const std::string& where) {
+  GuardTotals totals;
+  totals.rows = json_get<int64_t>(json, "rows", where);
+  totals.kept = json_get<int64_t>(json, "kept", where);
+  totals.changed = json_get<int64_t>(json, "changed", where);
+  totals.dropped = json_get<int64_t>(json, "dropped", where);
+  totals.refused = json_get<int64_t>(json, "refused", where);
+  const auto rules = json_get<std::map<std::string, std::map<std::string, Json>>>(json, "rules", where);
+  for (const auto& [guard, rules_of_guard] : rules)
+    for (const auto& [name, rule] : rules_of_guard)
+      totals.rules[guard][name] = {json_get<std::string>(rule, "action", where),
+                                   json_get<int64_t>(rule, "findings", where), json_get<int64_t>(rule, "rows", where)};
+  return totals;
+}
+
+Stream<Chat> guarded(const GuardPass& pass, std::shared_ptr<GuardTotals> totals) {
+  return [pass, totals, running = std::shared_ptr<Pass>()](Chat& chat) mutable {
+    if (!running) running = std::make_shared<Pass>(pass, totals);
+    return running->next(chat);
+  };
+}
+
+Exit refusal_of(const GuardTotals& totals) {
+  Exit exit = Exit::done;
+  for (const auto& [guard, rules] : totals.rules)
+    for (const auto& [name, rule] : rules)
+      if (rule.action == "fail" && exit != Exit::contamination) exit = guard_kinds().at(guard)->refusal;
+  return exit;
+}
+
+std::string guards_hash(const GuardsOptions& options,
+                        const std::function<std::filesystem::path(const std::string&)>& resolve) {
+  Sha256 hash;
+  Json without_place = json_of(options);
+  without_place.erase("key_file");
+  hash.update("retort-guards-1" + without_place.dump());
+  for (const auto& [name, of_kind] : options.kinds) {
+    for (const std::string& path : guard_kinds().at(name)->files(*of_kind)) hash.update(sha256_file(resolve(path)));
+    for (DatasetOptions& data : guard_kinds().at(name)->datasets(*of_kind)) {
+      resolve_paths(data, resolve);
+      hash.update(dataset_hash(data));
+    }
+  }
+  if (const std::string key = guard_key(options); !key.empty()) hash.update(hmac_sha256(key, "retort-guards"));
+  return hash.hex();
+}
+
+std::string guard_key(const GuardsOptions& options) {
+  std::string key, place = key_variable;
+  if (!options.key_file.empty()) {
+    place = options.key_file;
+    key = trim(read_text(options.key_file, 1 << 16));
+  } else if (const char* value = std::getenv(key_variable)) {
+    key = trim(value);
+    if (key.empty()) return "";
+  } else {
+    return "";
+  }
+  if (key.size() < fewest_key_bytes)
+    fail(Exit::usage, "{}: the project's key has {} bytes, at least {} are needed (openssl rand -hex 32)", place,
+         key.size(), fewest_key_bytes);
+  return key;
+}
+
+}  // namespace retort
