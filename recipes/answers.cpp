@@ -81,9 +81,9 @@ class Lines {
 
 }  // namespace
 
-AnswerReport record_answers(const Recipe& recipe, ServedModel& model, const Tokenizer& tokenizer,
+RecordReport record_answers(const Recipe& recipe, ServedModel& model, const Tokenizer& tokenizer,
                             const ChatTemplate& chat_template, const std::string& model_name,
-                            const AnswerOptions& options, const fs::path& out, const ProgressSink& sink) {
+                            const RecordOptions& options, const fs::path& out, const ProgressSink& sink) {
   const Stopwatch clock;
   const fs::path part = out.string() + ".part";
   if (out.has_parent_path()) fs::create_directories(out.parent_path());
@@ -93,7 +93,7 @@ AnswerReport record_answers(const Recipe& recipe, ServedModel& model, const Toke
   refuse_existing();
   const FileLock lock(part, false);
   refuse_existing();  // whoever held the lock may have finished it
-  AnswerReport report;
+  RecordReport report;
   const Known before = answered_in(part);
   std::set<uint64_t> seen;
   std::vector<Asked> open;

@@ -11,14 +11,14 @@
 
 namespace retort {
 
-struct AnswerOptions {
+struct RecordOptions {
   double temperature = 0;  ///< 0: the most likely token
   int64_t samples = 1;     ///< answers to a question
   int64_t max_tokens = 256;
   uint64_t seed = 0;
 };
 
-struct AnswerReport {
+struct RecordReport {
   int64_t questions = 0;   ///< different ones
   int64_t answers = 0;     ///< written now
   int64_t before = 0;      ///< found in what an earlier call left
@@ -32,9 +32,9 @@ struct AnswerReport {
 /// <out>.part, which gets its name when all is asked; a call that finds one goes on there. The answer to a question
 /// depends on its text, the seed and the number of the sample, not on the rows around it. Errors: Error(bad_input)
 /// naming the row that has no question, Error(io), Error(retry) after a stop signal or while another process writes.
-AnswerReport record_answers(const Recipe& recipe, ServedModel& model, const Tokenizer& tokenizer,
+RecordReport record_answers(const Recipe& recipe, ServedModel& model, const Tokenizer& tokenizer,
                             const ChatTemplate& chat_template, const std::string& model_name,
-                            const AnswerOptions& options, const std::filesystem::path& out,
+                            const RecordOptions& options, const std::filesystem::path& out,
                             const ProgressSink& progress);
 
 }  // namespace retort

@@ -46,7 +46,7 @@ int answer_rows(const Arguments& arguments) {
   const auto tokenizer = Tokenizer::open(path);
   const ServableFile file(path);
   const auto model = serve(path, file, arguments.adapter, {.threads = arguments.threads});
-  const AnswerReport done =
+  const RecordReport done =
       record_answers(recipe, *model, *tokenizer, ChatTemplate(*tokenizer), path.filename().string(),
                      {.temperature = arguments.temperature,
                       .samples = arguments.samples,
