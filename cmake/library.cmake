@@ -13,6 +13,9 @@ macro(retort_packages)
   pkg_check_modules(re2 REQUIRED IMPORTED_TARGET re2)
   pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
   pkg_check_modules(hdf5 REQUIRED IMPORTED_TARGET hdf5)
+  pkg_check_modules(libpsl REQUIRED IMPORTED_TARGET libpsl)
+  pkg_check_modules(tomlplusplus REQUIRED IMPORTED_TARGET tomlplusplus)
+  find_library(phonenumber phonenumber REQUIRED)
   # glibc's malloc gives large buffers back and leaves holes between the others: docs/performance.md has the figures.
   # No symbol refers to the library, so a linker that defaults to --as-needed would drop it.
   add_library(retort_malloc INTERFACE)
@@ -20,10 +23,13 @@ macro(retort_packages)
     find_library(tcmalloc tcmalloc_minimal REQUIRED)
     target_link_libraries(retort_malloc INTERFACE -Wl,--push-state,--no-as-needed,${tcmalloc},--pop-state)
   endif()
-  # LibTorch ships the headers of a newer fmt than the one that spdlog was built with; ours must be found first.
+  # LibTorch ships the headers of a newer fmt than the one that spdlog was built with, and of an older protobuf than
+  # libphonenumber's; ours must be found first.
   find_path(fmt_include fmt/format.h NO_CMAKE_FIND_ROOT_PATH PATHS /usr/include REQUIRED)
+  find_path(protobuf_include google/protobuf/message.h NO_CMAKE_FIND_ROOT_PATH PATHS /usr/include REQUIRED)
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/system)
   file(CREATE_LINK ${fmt_include}/fmt ${CMAKE_BINARY_DIR}/system/fmt SYMBOLIC)
+  file(CREATE_LINK ${protobuf_include}/google ${CMAKE_BINARY_DIR}/system/google SYMBOLIC)
 endmacro()
 
 function(retort_options target)
