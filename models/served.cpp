@@ -66,8 +66,9 @@ struct Batch {
 
 class Served final : public ServedModel {
  public:
-  Served(const std::filesystem::path& path, const ServedOptions& options)
-      : path_(path), options_(options), batch_(static_cast<int32_t>(kChunk)) {
+  Served(const std::filesystem::path& path, const ServedOptions& options) : batch_(static_cast<int32_t>(kChunk)) {
+    path_ = path;
+    options_ = options;
     LlamaCapture capture;
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = options.gpu_layers;
@@ -129,6 +130,55 @@ class Served final : public ServedModel {
       decode();
     }
     for (const Pass& pass : passes) run_pass(requests, pass, shared, logits, generated);
+  }
+
+  void read(const std::vector<std::vector<int32_t>>& documents,
+            const std::function<void(size_t, const at::Tensor&, const at::Tensor&)>& each) override {
+    for (const std::vector<int32_t>& ids : documents) check({ids, {}});
+    size_t longest = 0;
+    for (const std::vector<int32_t>& ids : documents) longest = std::max(longest, ids.size());
+    reserve(static_cast<int64_t>(longest));
+    llama_set_embeddings(context_.get(), true);
+    const struct Off {
+      llama_context* context;
+      ~Off() { llama_set_embeddings(context, false); }
+    } off{context_.get()};
+    const int64_t width = llama_model_n_embd_out(model_.get());
+    for (size_t first = 0, last = 0; first < documents.size(); first = last) {
+      // As many whole documents as a chunk holds; a longer one comes alone, a chunk at a time.
+      int64_t tokens = 0;
+      for (; last < documents.size() && last - first < static_cast<size_t>(shares_ ? kPassDocuments : 1); ++last) {
+        const auto more = static_cast<int64_t>(documents[last].size());
+        if (tokens > 0 && tokens + more > kChunk) break;
+        tokens += more;
+      }
+      llama_memory_clear(memory(), false);
+      at::Tensor logits = at::empty({tokens, vocab_}, at::kFloat), hidden = at::empty({tokens, width}, at::kFloat);
+      int64_t done = 0;
+      batch_.clear();
+      auto flush = [&] {
+        if (batch_.raw.n_tokens == 0) return;
+        decode();
+        for (int32_t i = 0; i < batch_.raw.n_tokens; ++i, ++done) {
+          copy_logits(i, logits[done]);
+          const float* from = llama_get_embeddings_ith(context_.get(), i);
+          if (!from) fail(Exit::internal, "{}: llama.cpp returned no hidden state", path_.string());
+          std::memcpy(hidden[done].data_ptr<float>(), from, static_cast<size_t>(width) * sizeof(float));
+        }
+        batch_.clear();
+      };
+      for (size_t d = first; d < last; ++d) {
+        for (size_t t = 0; t < documents[d].size(); ++t) {
+          batch_.add(documents[d][t], static_cast<int64_t>(t), {{static_cast<llama_seq_id>(d - first)}}, true);
+          if (batch_.raw.n_tokens == kChunk) flush();
+        }
+      }
+      flush();
+      for (size_t d = first, at = 0; d < last; at += documents[d++].size()) {
+        const auto start = static_cast<int64_t>(at), length = static_cast<int64_t>(documents[d].size());
+        each(d, logits.narrow(0, start, length), hidden.narrow(0, start, length));
+      }
+    }
   }
 
   Generated generate(std::span<const int32_t> prompt, int64_t limit, double temperature, uint64_t seed,
@@ -370,7 +420,8 @@ class Served final : public ServedModel {
     params.n_batch = params.n_ubatch = static_cast<uint32_t>(kChunk);
     params.n_seq_max = shares_ ? kPassDocuments + 1 : 2;
     params.kv_unified = true;
-    params.swa_full = true;  // a sliding-window cache forgets what a shared beginning needs
+    params.pooling_type = LLAMA_POOLING_TYPE_NONE;  // read() gives each position's state
+    params.swa_full = true;                         // a sliding-window cache forgets what a shared beginning needs
     params.no_perf = true;
     if (options_.exact) {
       params.type_k = params.type_v = GGML_TYPE_F32;
@@ -393,8 +444,6 @@ class Served final : public ServedModel {
     }
   }
 
-  std::filesystem::path path_;
-  ServedOptions options_;
   Batch batch_;
   std::shared_ptr<llama_model> model_;
   llama_adapter_lora* adapter_ = nullptr;

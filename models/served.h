@@ -48,6 +48,9 @@ class ServedModel {
   /// Throws Error(bad_input) with llama.cpp's own words when the file does not load.
   static std::unique_ptr<ServedModel> open(const std::filesystem::path& path, const ServedOptions& options = {});
   virtual ~ServedModel() = default;
+  /// What open() was given.
+  const std::filesystem::path& path() const { return path_; }
+  const ServedOptions& options() const { return options_; }
 
   virtual int64_t vocab() const = 0;
   virtual const llama_model* model() const = 0;
@@ -64,12 +67,30 @@ class ServedModel {
   virtual void run(std::span<const ServedRequest> requests,
                    const std::function<void(size_t, const at::Tensor&)>& logits,
                    const std::function<void(size_t, const Generated&)>& generated = {}) = 0;
+  /// Logits f32 [n, V] and final hidden states f32 [n, d] (after the last norm) of every position of each document, in
+  /// one pass over the model; `each` gets the document's index, in order.
+  virtual void read(const std::vector<std::vector<int32_t>>& documents,
+                    const std::function<void(size_t, const at::Tensor& logits, const at::Tensor& hidden)>& each) = 0;
   /// Greedy (temperature 0) or seeded sampling until end of generation or `limit` tokens; `stream` sees each token.
   virtual Generated generate(std::span<const int32_t> prompt, int64_t limit, double temperature = 0, uint64_t seed = 0,
                              const std::function<void(int32_t)>& stream = {}) = 0;
   /// Bytes of weights plus context buffers, as llama.cpp reports them.
   virtual int64_t memory_bytes() const = 0;
+
+ protected:
+  std::filesystem::path path_;
+  ServedOptions options_;
 };
+
+/// Runs of the same prompt and generation, with llama.cpp's defaults.
+struct SpeedRuns {
+  int64_t prompt_tokens = 256, generated_tokens = 32;
+  std::vector<double> prompt_seconds, generation_seconds;  ///< of each run
+  int64_t memory_bytes = 0;                                ///< weights, KV cache and compute buffers
+};
+/// After one prompt that is not counted: pages come in, buffers are made.
+SpeedRuns measure_speed_runs(const std::filesystem::path& path, int runs, int threads = 0,
+                             const std::filesystem::path& adapter = {});
 
 /// How fast a file is served, with llama.cpp's defaults, as llama-bench measures it.
 struct Speed {

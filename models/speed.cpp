@@ -9,12 +9,15 @@
 
 namespace retort {
 
-Speed measure_speed(const std::filesystem::path& path, int threads, const std::filesystem::path& adapter) {
-  constexpr int32_t kPrompt = 256, kGenerated = 32;
+SpeedRuns measure_speed_runs(const std::filesystem::path& path, int runs, int threads,
+                             const std::filesystem::path& adapter) {
+  SpeedRuns result;
+  const auto prompt_tokens = static_cast<int32_t>(result.prompt_tokens);
+  const auto generated_tokens = static_cast<int32_t>(result.generated_tokens);
   LlamaCapture capture;
   const auto model = load_llama(path, llama_model_default_params());
   llama_context_params params = llama_context_default_params();
-  params.n_ctx = kPrompt + kGenerated;
+  params.n_ctx = static_cast<uint32_t>(prompt_tokens + generated_tokens);
   params.n_threads = params.n_threads_batch = threads > 0 ? threads : usable_cores();
   params.no_perf = true;
   const std::unique_ptr<llama_context, void (*)(llama_context*)> context(llama_init_from_model(model.get(), params),
@@ -30,7 +33,7 @@ Speed measure_speed(const std::filesystem::path& path, int threads, const std::f
 
   // Any tokens do, their time is the same; a fixed one also cannot end the generation.
   const llama_token token = llama_vocab_n_tokens(llama_model_get_vocab(model.get())) / 2;
-  std::vector<llama_token> prompt(kPrompt, token);
+  std::vector<llama_token> prompt(result.prompt_tokens, token);
   auto decode = [&](llama_token* tokens, int32_t count) {
     const auto start = std::chrono::steady_clock::now();
     if (llama_decode(context.get(), llama_batch_get_one(tokens, count)) != 0) {
@@ -39,16 +42,23 @@ Speed measure_speed(const std::filesystem::path& path, int threads, const std::f
     llama_synchronize(context.get());
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
-  decode(prompt.data(), kPrompt);  // pages come in, buffers are made
-  double prompt_seconds = 1e30, generation_seconds = 1e30;
-  for (int run = 0; run < 3; ++run) {
+  decode(prompt.data(), prompt_tokens);
+  for (int run = 0; run < runs; ++run) {
     llama_memory_clear(llama_get_memory(context.get()), false);
-    prompt_seconds = std::min(prompt_seconds, decode(prompt.data(), kPrompt));
+    result.prompt_seconds.push_back(decode(prompt.data(), prompt_tokens));
     double seconds = 0;
-    for (int32_t n = 0; n < kGenerated; ++n) seconds += decode(prompt.data(), 1);
-    generation_seconds = std::min(generation_seconds, seconds);
+    for (int32_t n = 0; n < generated_tokens; ++n) seconds += decode(prompt.data(), 1);
+    result.generation_seconds.push_back(seconds);
   }
-  return {kPrompt / prompt_seconds, kGenerated / generation_seconds, prompt_seconds, capture.buffer_bytes()};
+  result.memory_bytes = capture.buffer_bytes();
+  return result;
+}
+
+Speed measure_speed(const std::filesystem::path& path, int threads, const std::filesystem::path& adapter) {
+  const SpeedRuns runs = measure_speed_runs(path, 3, threads, adapter);
+  const double prompt = std::ranges::min(runs.prompt_seconds), generation = std::ranges::min(runs.generation_seconds);
+  return {static_cast<double>(runs.prompt_tokens) / prompt, static_cast<double>(runs.generated_tokens) / generation,
+          prompt, runs.memory_bytes};
 }
 
 }  // namespace retort

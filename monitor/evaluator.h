@@ -65,11 +65,11 @@ struct Needs {
 };
 
 struct Reply {
-  std::vector<double> targets;  ///< log p of each trained token, in nats
+  std::vector<double> targets = {};  ///< log p of each trained token, in nats
   /// Total log p of each choice. Without every_choice, a choice that cannot be the best one may have an upper bound
   /// here that is below the best total: the largest entry is always exact.
-  std::vector<double> choices;
-  std::string generated;         ///< the greedy answer, as far as it was asked for
+  std::vector<double> choices = {};
+  std::string generated = {};    ///< the greedy answer, as far as it was asked for
   int64_t generated_tokens = 0;  ///< of `generated`, without the end of the turn
   bool stopped = false;          ///< an end-of-generation token or one of `until` ended it
 };

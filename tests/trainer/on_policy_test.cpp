@@ -86,6 +86,8 @@ class EchoModel final : public ServedModel {
               const std::function<void(size_t, const at::Tensor&)>&) override {}
   void run(std::span<const ServedRequest>, const std::function<void(size_t, const at::Tensor&)>&,
            const std::function<void(size_t, const Generated&)>&) override {}
+  void read(const std::vector<std::vector<int32_t>>&,
+            const std::function<void(size_t, const at::Tensor&, const at::Tensor&)>&) override {}
   Generated generate(std::span<const int32_t> prompt, int64_t, double temperature, uint64_t,
                      const std::function<void(int32_t)>&) override {
     EXPECT_EQ(temperature, 0.9);

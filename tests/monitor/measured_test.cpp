@@ -1,0 +1,201 @@
+// Evaluators that measure a file, and answers, on the real model.
+#include <ATen/ATen.h>
+#include <ggml.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "data/chat_template.h"
+#include "models/gguf.h"
+#include "models/served.h"
+#include "monitor/evaluate.h"
+#include "monitor/speed_estimate.h"
+#include "tests/core/support.h"
+#include "tests/data/smollm2.h"
+
+namespace retort {
+namespace {
+
+/// The real model with other bytes of one tensor, or other tokens.
+std::filesystem::path changed_model(const TemporaryFolder& folder, const std::string& name,
+                                    const std::function<void(GgufWriter&)>& metadata,
+                                    const std::function<void(const std::string&, at::Tensor&)>& weights) {
+  const auto real = GgufFile::open(smollm2_path());
+  GgufWriter writer;
+  writer.copy_metadata(*real);
+  metadata(writer);
+  const auto is_matrix = [](const QuantizedTensor& tensor) { return tensor.shape().size() > 1; };
+  for (const QuantizedTensor& tensor : real->tensors())
+    writer.add(tensor.name(), is_matrix(tensor) ? GGML_TYPE_F16 : GGML_TYPE_F32, tensor.shape());
+  writer.begin(folder / name);
+  for (const QuantizedTensor& tensor : real->tensors()) {
+    at::Tensor dense = tensor.dequantize(at::kFloat);
+    weights(tensor.name(), dense);
+    if (is_matrix(tensor)) dense = dense.to(at::kHalf);
+    writer.write(tensor.name(), {static_cast<const uint8_t*>(dense.const_data_ptr()), dense.nbytes()});
+  }
+  writer.commit();
+  return folder / name;
+}
+
+std::vector<EvaluationRow> rows_of(const Tokenizer& tokenizer) {
+  const ChatTemplate chat_template(tokenizer);
+  std::vector<EvaluationRow> rows;
+  Ledger ledger;
+  for (const auto& [question, answer] : {std::pair("What is a modem?", "A device that turns bits into tones."),
+                                         std::pair("What is a compiler?", "A program that translates source code."),
+                                         std::pair("What is a byte?", "Eight bits.")}) {
+    Chat chat;
+    chat.place = chat.key = question;
+    chat.messages = {{"user", question}, {"assistant", answer}};
+    rows.push_back(*evaluation_row(tokenizer, chat_template, chat, {}, ledger));
+  }
+  return rows;
+}
+
+struct Measuring : testing::Test {
+  const Tokenizer& tokenizer = smollm2();
+  std::vector<EvaluationRow> rows = rows_of(tokenizer);
+  std::vector<Evaluation> measured(const Json& keys, ServedModel& model) {
+    return evaluate(std::vector{evaluator_from(keys)}, rows, model, tokenizer, "x");
+  }
+};
+
+TEST_F(Measuring, AnswersAreWholeWhereTheyAreMeasured) {
+  const auto model = ServedModel::open(smollm2_path(), {.exact = true});
+  const std::vector<Evaluation> results =
+      evaluate(std::vector{evaluator_from({{"kind", "length"}, {"max_tokens", 20}}),
+                           evaluator_from({{"kind", "exact_match"}, {"max_tokens", 4}})},
+               rows, *model, tokenizer, "x");
+  EXPECT_GT(results[0].value, 10);
+  EXPECT_LE(results[0].value, 20);
+  EXPECT_GT(results[0].details["mean_bytes"].get<double>(), 40);
+  // Stop texts end an answer before them.
+  for (EvaluationRow& row : rows) row.until = {" "};
+  const Evaluation cut = measured({{"kind", "length"}, {"max_tokens", 20}}, *model)[0];
+  EXPECT_LT(cut.details["mean_bytes"].get<double>(), 12);
+  EXPECT_EQ(cut.details["cut_share"], 0);
+}
+
+TEST_F(Measuring, KlIsZeroToItselfAndAsComputedToAnother) {
+  const TemporaryFolder folder;
+  const auto model = ServedModel::open(smollm2_path(), {.exact = true});
+  const Evaluation self = measured({{"kind", "kl"}, {"reference", smollm2_path().string()}}, *model)[0];
+  EXPECT_NEAR(self.value, 0, 1e-9);
+  EXPECT_EQ(self.details["same_most_likely"], 1);
+  const auto other = changed_model(
+      folder, "other.gguf", [](GgufWriter&) {},
+      [](const std::string& name, at::Tensor& tensor) {
+        if (name == "output_norm.weight") tensor *= 0.9;  // all logits but for rounding
+      });
+  const Evaluation found = measured({{"kind", "kl"}, {"reference", other.string()}}, *model)[0];
+  // By hand from both models' logits.
+  const auto reference = ServedModel::open(other, {.exact = true});
+  double sum = 0, tokens = 0;
+  for (const EvaluationRow& row : rows) {
+    const at::Tensor p = at::log_softmax(reference->logits(row.example.ids).to(at::kDouble), 1),
+                     q = at::log_softmax(model->logits(row.example.ids).to(at::kDouble), 1);
+    const at::Tensor kl = (p.exp() * (p - q)).sum(1);
+    for (size_t t = 1; t < row.example.ids.size(); ++t) {
+      if (!row.example.trained[t]) continue;
+      sum += kl[static_cast<int64_t>(t) - 1].item<double>();
+      ++tokens;
+    }
+  }
+  EXPECT_NEAR(found.value / (sum / tokens), 1, 0.02);
+  EXPECT_EQ(found.details["tokens"], tokens);
+  EXPECT_GT(found.standard_error, 0);
+  EXPECT_GT(found.value, 1e-4);
+}
+
+TEST_F(Measuring, AReferenceWithAnotherVocabularyIsRefusedByName) {
+  const TemporaryFolder folder;
+  const auto other = changed_model(
+      folder, "other.gguf",
+      [](GgufWriter& writer) {
+        const std::string key = "tokenizer.ggml.tokens";
+        std::vector<std::string> tokens = GgufFile::open(smollm2_path())->texts(key);
+        tokens[3] = "<another>";  // one of the special ones
+        writer.set_texts(key, tokens);
+      },
+      [](const std::string&, at::Tensor&) {});
+  const auto model = ServedModel::open(smollm2_path(), {.exact = true});
+  expect_error(Exit::bad_input, {"other.gguf", "another vocabulary", "bits_per_byte"}, [&] {
+    measured({{"kind", "kl"}, {"reference", other.string()}}, *model);
+  });
+}
+
+TEST_F(Measuring, AModelWhoseLogitsAreNoNumbersIsRefused) {
+  const TemporaryFolder folder;
+  const auto broken = changed_model(
+      folder, "broken.gguf", [](GgufWriter&) {},
+      [](const std::string& name, at::Tensor& tensor) {
+        if (name == "output_norm.weight") tensor.fill_(60000);  // overflows on the way to the logits
+        if (name == "token_embd.weight") tensor *= 60000 / tensor.abs().max();
+      });
+  const auto model = ServedModel::open(broken, {.exact = true});
+  const at::Tensor logits = model->logits(rows[0].example.ids);
+  if (at::isfinite(logits).all().item<bool>()) GTEST_SKIP() << "this build of llama.cpp does not overflow here";
+  for (const Json& keys : {Json{{"kind", "perplexity"}}, Json{{"kind", "kl"}, {"reference", smollm2_path().string()}}})
+    expect_error(Exit::bad_input, {"not finite"}, [&] { measured(keys, *model); });
+}
+
+TEST(SpeedEstimate, RatesHaveTheErrorOfTheirMeanTime) {
+  const std::vector<double> seconds = {1, 2, 3};
+  EXPECT_NEAR(mean_of(seconds).standard_error, 1 / std::sqrt(3.0), 1e-12);
+  const Rate rate = rate_of(seconds, 10);
+  EXPECT_EQ(rate.value, 5);
+  EXPECT_NEAR(rate.standard_error, 10 / 4.0 / std::sqrt(3.0), 1e-12);
+}
+
+TEST_F(Measuring, SpeedAndCostAreMeasured) {
+  const auto model = ServedModel::open(smollm2_path(), {.exact = true});
+  const Evaluation latency = measured({{"kind", "latency"}, {"runs", 2}}, *model)[0];
+  EXPECT_GT(latency.value, 1);
+  EXPECT_EQ(latency.n, 2);
+  EXPECT_EQ(latency.unit, "tokens/s");
+  EXPECT_GT(latency.details["first_token_seconds"].get<double>(), 0);
+  EXPECT_GT(latency.details["memory_bytes"].get<int64_t>(), 50'000'000);
+  const Json prices = {{{"name", "here"}, {"machine_hour", 0.36}},
+                       {{"name", "hosted"}, {"input", 2.0}, {"output", 8.0}}};
+  const Evaluation cost = measured(
+      {{"kind", "cost"}, {"prices", prices}, {"output_share", 0.5}, {"currency", "EUR"}, {"runs", 2}}, *model)[0];
+  EXPECT_EQ(cost.unit, "EUR per million tokens");
+  const Json& table = cost.details["prices"];
+  EXPECT_EQ(table[1]["both"], 5.0);
+  EXPECT_NEAR(cost.value, (table[0]["input"].get<double>() + table[0]["output"].get<double>()) / 2, 1e-9);
+  // 0.36 an hour is 1e-4 a second: a million tokens at v a second cost 100 / v. Two measurements on a busy machine
+  // differ.
+  EXPECT_NEAR(std::log(table[0]["output"].get<double>() * latency.value / 100), 0, 1.5);
+  // Without a machine's price nothing is measured.
+  const Evaluation listed =
+      measured({{"kind", "cost"}, {"prices", {{{"name", "hosted"}, {"input", 2.0}, {"output", 8.0}}}}}, *model)[0];
+  EXPECT_EQ(listed.value, 3.5);
+  EXPECT_EQ(listed.standard_error, 0);
+  EXPECT_LT(listed.seconds, 0.1);
+}
+
+TEST_F(Measuring, ContextIsSweptByLengthAndDepth) {
+  const auto model = ServedModel::open(smollm2_path(), {.exact = true});
+  expect_error(Exit::bad_input, {"context", "the rows have"}, [&] { measured({{"kind", "context"}}, *model); });
+  const std::vector<EvaluationRow> few = rows;
+  while (rows.size() < 24) rows.insert(rows.end(), few.begin(), few.end());
+  const Evaluation found =
+      measured({{"kind", "context"}, {"lengths", {128, 256}}, {"depths", {0, 0.5, 1}}, {"texts", 1}}, *model)[0];
+  const Json& needles = found.details["needles"];
+  ASSERT_EQ(needles.size(), 6U);
+  double mean = 0;
+  for (const Json& cell : needles) mean += cell["found"].get<double>() / 6;
+  EXPECT_NEAR(found.value, mean, 1e-12);
+  EXPECT_GT(found.value, 0.3) << "the model copies a number that stands before the question";
+  EXPECT_EQ(found.n, 6);
+  const Json& positions = found.details["positions"];
+  ASSERT_EQ(positions.size(), 3U);
+  EXPECT_EQ(positions[0]["from"], 0);
+  EXPECT_EQ(positions[2]["to"], 256);
+  // The text repeats: what has been read before is less surprising.
+  EXPECT_LT(positions[2]["perplexity"].get<double>(), positions[0]["perplexity"].get<double>());
+}
+
+}  // namespace
+}  // namespace retort
