@@ -128,7 +128,8 @@ Json SequentialAlarm::to_json() const {
 
 SequentialAlarm SequentialAlarm::from_json(const Json& json, const SequentialOptions& options,
                                            const std::string& where) {
-  if (json_get<std::string>(json, "sha256", where) != checksum(json)) {
+  const auto recorded = json_get<std::string>(json, "sha256", where);
+  if (recorded != checksum(json)) {
     fail(
         Exit::bad_input,
         "{}: the alarm's state is damaged (its checksum does not fit); restore it from a backup, or remove it to start "

@@ -102,7 +102,8 @@ static double to_size_of(const NullTable& table, int64_t current_rows) {
 double NullTable::p_value(double statistic, int64_t current_rows) const {
   const double scaled = statistic * to_size_of(*this, current_rows), tolerance = 1e-12 * std::abs(scaled);
   const auto from = std::lower_bound(upper.begin(), upper.end(), scaled - tolerance);
-  if (from != upper.begin()) return static_cast<double>(1 + (upper.end() - from)) / static_cast<double>(resamples + 1);
+  if (scaled + tolerance >= upper.front())
+    return static_cast<double>(1 + (upper.end() - from)) / static_cast<double>(resamples + 1);
   // Below the largest tenth: the largest stored quantile that is not above the statistic bounds p from above.
   const auto above = std::upper_bound(lower.begin(), lower.end(), scaled + tolerance);
   if (above == lower.begin()) return 1;

@@ -1,0 +1,227 @@
+// Two keys and the e-detector: by hand, by their guarantees, and by what seq-style simulations give.
+#include "monitor/alarm.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <thread>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/rng.h"
+#include "tests/core/support.h"
+
+namespace retort {
+namespace {
+
+TEST(TwoKeys, BenjaminiHochbergAgreesWithScipy) {
+  const Json golden = read_json(std::filesystem::path(RETORT_GOLDEN) / "drift.json")["scipy"];
+  const auto adjusted = benjamini_hochberg(golden["bh_p"].get<std::vector<double>>());
+  const auto expected = golden["bh_adjusted"].get<std::vector<double>>();
+  for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(adjusted[i], expected[i], 1e-12);
+  EXPECT_TRUE(benjamini_hochberg({}).empty());
+  EXPECT_THROW(benjamini_hochberg(std::vector<double>{0.5, 1.5}), Error);
+  EXPECT_THROW(benjamini_hochberg(std::vector<double>{NAN}), Error);
+}
+
+TEST(TwoKeys, AnAlarmNeedsBoth) {
+  const auto detection = [](double p, double effect) {
+    return Detection{.name = "psi", .statistic = 0, .p_value = p, .effect = effect, .limit = 0.1, .details = {}};
+  };
+  // 0.03 is significant alone, but not as one of four.
+  const std::vector<Detection> detections = {detection(0.001, 0.2), detection(0.001, 0.1), detection(0.03, 0.2),
+                                             detection(0.9, 0.2)};
+  const std::vector<Verdict> verdicts = two_keys(detections, 0.03);
+  EXPECT_TRUE(verdicts[0].alarm());
+  EXPECT_TRUE(verdicts[1].significant);
+  EXPECT_FALSE(verdicts[1].large);  // at its limit is not above it
+  EXPECT_FALSE(verdicts[1].alarm());
+  EXPECT_FALSE(verdicts[2].significant);
+  EXPECT_TRUE(verdicts[2].large);
+  EXPECT_FALSE(verdicts[2].alarm());
+  EXPECT_NEAR(verdicts[2].p_adjusted, 0.04, 1e-12);
+  EXPECT_TRUE(two_keys(std::vector{detection(0.03, 0.2)}, 0.03)[0].alarm());
+  EXPECT_THROW(two_keys(std::vector{detection(NAN, 0.2)}), Error);
+  EXPECT_THROW(two_keys(detections, 0), Error);
+}
+
+TEST(Evidence, HasMeanOneWhereNothingHasChanged) {
+  // Of p-values, by the midpoint rule in u = p^0.1, which tames the pole at 0.
+  Evidence mean{};
+  const int steps = 20000;
+  for (int i = 0; i < steps; ++i) {
+    const double u = (i + 0.5) / steps, p = std::pow(u, 10);
+    const Evidence evidence = evidence_of_p_value(p);
+    for (size_t k = 0; k < kAlternatives; ++k) mean[k] += evidence[k] * 10 * std::pow(u, 9) / steps;
+  }
+  for (double m : mean) EXPECT_NEAR(m, 1, 1e-4);
+  // Of counts, summed over all of them; the grid is that of the accuracies .85, .80, .75, .70 below .90.
+  mean = {};
+  const int rows = 50;
+  for (int right = 0; right <= rows; ++right) {
+    const double p = std::exp(std::lgamma(rows + 1) - std::lgamma(right + 1) - std::lgamma(rows - right + 1) +
+                              right * std::log(0.9) + (rows - right) * std::log(0.1));
+    const Evidence evidence = evidence_of_accuracy(right, rows, 0.9);
+    for (size_t k = 0; k < kAlternatives; ++k) mean[k] += p * evidence[k];
+  }
+  for (double m : mean) EXPECT_NEAR(m, 1, 1e-9);
+  EXPECT_NEAR(evidence_of_accuracy(40, 50, 0.9)[1], std::pow(0.8 / 0.9, 40) * std::pow(2, 10), 1e-9);
+  // A low accuracy falls to a tenth at most.
+  EXPECT_NEAR(evidence_of_accuracy(0, 1, 0.05)[3], 0.995 / 0.95, 1e-12);
+  const std::vector<Evidence> both = {{1, 2, 3, 4}, {3, 2, 1, 0}};
+  EXPECT_EQ(merge_evidence(both), (Evidence{2, 2, 2, 2}));
+  EXPECT_THROW(merge_evidence({}), Error);
+  EXPECT_THROW(evidence_of_p_value(0), Error);
+  EXPECT_THROW(evidence_of_p_value(NAN), Error);
+  EXPECT_THROW(evidence_of_accuracy(5, 4, 0.9), Error);
+  EXPECT_THROW(evidence_of_accuracy(1, 4, 1), Error);
+}
+
+TEST(SequentialAlarm, IsShiryaevAndRoberts) {
+  SequentialAlarm alarm({.average_run_length = 10, .baseline = {}});
+  EXPECT_DOUBLE_EQ(alarm.step(1, {1, 1, 2, 4}).level, 2);     // R = 1, 1, 2, 4
+  EXPECT_DOUBLE_EQ(alarm.step(2, {1, 0, 1, 2}).level, 3.75);  // R = 2, 0, 3, 10
+  const SlotAnswer third = alarm.step(5, {1, 1, 1, 3});       // R = 3, 1, 4, 33
+  EXPECT_DOUBLE_EQ(third.level, 10.25);
+  EXPECT_TRUE(third.alarm);
+  EXPECT_THROW(alarm.step(4, {1, 1, 1, 1}), Error);
+  EXPECT_THROW(alarm.step(6, {1, NAN, 1, 1}), Error);
+  EXPECT_THROW(SequentialAlarm({.average_run_length = 0.5, .baseline = {}}), Error);
+  for (int64_t slot = 6; slot < 3000; ++slot) alarm.step(slot, {9, 9, 9, 9});
+  EXPECT_TRUE(std::isfinite(alarm.history().back().level));
+  EXPECT_EQ(alarm.history().size(), SequentialAlarm::kHistory);
+}
+
+int64_t binomial(Rng& rng, int64_t rows, double p) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < rows; ++i) count += rng.uniform() < p;
+  return count;
+}
+
+/// Slot of the first alarm of 50 labelled rows a day with accuracy 0.9 until `onset`, or 0.
+int64_t first_alarm(uint64_t stream, double after, int64_t onset, int64_t days) {
+  Rng rng(21, stream + 1);
+  SequentialAlarm alarm({.average_run_length = 365, .baseline = {}});
+  for (int64_t day = 1; day <= days; ++day) {
+    if (alarm.step(day, evidence_of_accuracy(binomial(rng, 50, day <= onset ? 0.9 : after), 50, 0.9)).alarm) return day;
+  }
+  return 0;
+}
+
+TEST(SequentialAlarm, FalseAlarmsAndDelaysAreThoseOfThePrototype) {
+  // Of 2,000 streams elsewhere: .07 and .25 of false alarms in 90 and 365 days; 9.0 and 3.2 days to see .85 and .80.
+  const int streams = 400;
+  int within_90 = 0, within_365 = 0;
+  for (int s = 0; s < streams; ++s) {
+    const int64_t day = first_alarm(static_cast<uint64_t>(s), 0.9, 365, 365);
+    within_90 += day > 0 && day <= 90;
+    within_365 += day > 0;
+  }
+  EXPECT_NEAR(within_90 / 400.0, 0.07, 0.05);
+  EXPECT_NEAR(within_365 / 400.0, 0.25, 0.08);
+  for (const auto& [after, delay] : {std::pair{0.85, 9.0}, {0.80, 3.2}}) {
+    double sum = 0, seen = 0;
+    for (int s = 0; s < streams; ++s) {
+      const int64_t day = first_alarm(static_cast<uint64_t>(s), after, 30, 400);
+      if (day <= 30) continue;
+      sum += static_cast<double>(day - 30);
+      ++seen;
+    }
+    EXPECT_NEAR(sum / seen, delay, 0.15 * delay) << after;
+  }
+}
+
+TEST(SequentialAlarm, UniformPValuesRarelyAlarmInAYear) {
+  int alarms = 0;
+  for (uint64_t stream = 1; stream <= 300; ++stream) {
+    Rng rng(22, stream);
+    SequentialAlarm alarm({.average_run_length = 365, .baseline = {}});
+    bool raised = false;
+    for (int64_t day = 1; day <= 36; ++day) {  // a tenth of the run length: at most a tenth of the streams alarm
+      const Evidence signals[] = {evidence_of_p_value(1 - rng.uniform()), evidence_of_p_value(1 - rng.uniform())};
+      raised = raised || alarm.step(day, merge_evidence(signals)).alarm;
+    }
+    alarms += raised;
+  }
+  EXPECT_LE(alarms, 30 + 4 * 5);
+}
+
+const SequentialOptions kOptions{.average_run_length = 365, .baseline = "abc"};
+
+TEST(AlarmState, TheSameSlotAgainGivesTheSameAnswer) {
+  TemporaryFolder folder;
+  const auto path = folder.path() / "state" / "alarm.json";
+  EXPECT_FALSE(read_alarm(path, kOptions));
+  const SlotAnswer first = step_alarm(path, kOptions, 3, {2, 2, 2, 2}, {{"p", 0.125}});
+  EXPECT_FALSE(first.repeated);
+  const std::string before = read_text(path);
+  const SlotAnswer again = step_alarm(path, kOptions, 3, {500, 500, 500, 500}, {{"p", 0.5}});
+  EXPECT_TRUE(again.repeated);
+  EXPECT_EQ(again.level, first.level);
+  EXPECT_EQ(again.alarm, first.alarm);
+  EXPECT_EQ(again.record["p"], 0.125);
+  EXPECT_EQ(read_text(path), before);
+  EXPECT_THROW(step_alarm(path, kOptions, 2, {2, 2, 2, 2}), Error);
+  EXPECT_EQ(read_text(path), before);
+  // The file carries on exactly as one object does.
+  SequentialAlarm alarm(kOptions);
+  alarm.step(3, {2, 2, 2, 2});
+  for (int64_t slot = 4; slot < 9; ++slot) {
+    const Evidence evidence = {1.1, 0.7 * static_cast<double>(slot), 1.0 / 3, 0};
+    EXPECT_EQ(step_alarm(path, kOptions, slot, evidence).level, alarm.step(slot, evidence).level);
+  }
+  EXPECT_EQ(read_alarm(path, kOptions)->history().size(), 6U);
+}
+
+TEST(AlarmState, DamagedFilesAndOtherBaselinesAreRefused) {
+  TemporaryFolder folder;
+  const auto path = folder.path() / "alarm.json";
+  step_alarm(path, kOptions, 1, {2, 2, 2, 2});
+  const std::string good = read_text(path);
+  const auto refused = [&](const std::string& text, const SequentialOptions& options) {
+    write_atomic(path, text);
+    try {
+      step_alarm(path, options, 2, {2, 2, 2, 2});
+      ADD_FAILURE() << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit(), Exit::bad_input);
+      EXPECT_NE(std::string(error.what()).find(path.string()), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(read_text(path), text);
+  };
+  for (size_t length : {size_t{0}, good.size() / 2, good.size() - 3}) refused(good.substr(0, length), kOptions);
+  std::string changed = good;
+  changed.replace(changed.find("2.0"), 3, "1.0");
+  refused(changed, kOptions);
+  refused("{}", kOptions);
+  refused("[1, 2]", kOptions);
+  refused(good, {.average_run_length = 365, .baseline = "other"});
+  refused(good, {.average_run_length = 30, .baseline = "abc"});
+  write_atomic(path, good);
+  EXPECT_FALSE(step_alarm(path, kOptions, 2, {2, 2, 2, 2}).repeated);
+}
+
+TEST(AlarmState, ProcessesAtOnceTakeTurns) {
+  TemporaryFolder folder;
+  const auto path = folder.path() / "alarm.json";
+  SequentialAlarm alone(kOptions);
+  for (int64_t slot = 1; slot <= 5; ++slot) {
+    const double expected = alone.step(slot, {2, 2, 2, 2}).level;
+    std::atomic<int> fresh = 0, wrong = 0;
+    std::vector<std::thread> threads;  // each opens the lock itself, as a process does
+    for (int t = 0; t < 6; ++t) {
+      threads.emplace_back([&] {
+        const SlotAnswer answer = step_alarm(path, kOptions, slot, {2, 2, 2, 2});
+        fresh += !answer.repeated;
+        wrong += answer.level != expected;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(fresh, 1);
+    EXPECT_EQ(wrong, 0);
+  }
+}
+
+}  // namespace
+}  // namespace retort
