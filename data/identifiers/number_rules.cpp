@@ -34,7 +34,10 @@ std::vector<NumberForm> iban_forms() {
   std::vector<NumberForm> forms;
   for (size_t length = 33; length >= 15; --length) {
     std::string together(length, '#'), grouped;
-    for (size_t at = 0; at < length; at += 4) grouped += (at ? " " : "") + together.substr(at, 4);
+    for (size_t at = 0; at < length; at += 4) {
+      if (at) grouped += ' ';
+      grouped += together.substr(at, 4);
+    }
     forms.push_back({together, alone});
     forms.push_back({grouped, alone});
   }
