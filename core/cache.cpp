@@ -274,7 +274,7 @@ uint64_t prune_cache(int64_t seconds) {
       sweep(folder / "blobs" / "sha256", [&](const fs::path& path) { return needed.contains(name(path)); });
   auto young = [&](const fs::path& path) { return seconds != 0 && now() - seconds_since_1970(path) <= seconds; };
   bytes += sweep(folder / "partial", [&](const fs::path& path) { return young(path) || is_busy(name(path)); });
-  for (const char* derived : {"datasets", "vocab"}) bytes += sweep(folder / derived, young);
+  for (const char* derived : {"datasets", "vocab", "drift"}) bytes += sweep(folder / derived, young);
   return bytes;
 }
 

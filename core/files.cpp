@@ -157,6 +157,14 @@ void write_atomic(const fs::path& path, std::string_view text) {
   file.commit();
 }
 
+void copy_atomic(const fs::path& from, const fs::path& to) {
+  AtomicFile file(to);
+  std::error_code error;
+  fs::copy_file(from, file.temporary(), fs::copy_options::overwrite_existing, error);
+  if (error) fail(Exit::io, "{}: cannot copy it to {}: {}", from.string(), to.string(), error.message());
+  file.commit();
+}
+
 AtomicFolder::AtomicFolder(fs::path path) : path_(std::move(path)) {
   if (path_.filename().empty()) path_ = path_.parent_path();  // "a/b/" means "a/b"
   create_folders(parent_of(path_));

@@ -61,6 +61,9 @@ class AtomicFile {
 
 void write_atomic(const std::filesystem::path& path, std::string_view text);
 
+/// A copy that appears under its name when it is complete. Error(io).
+void copy_atomic(const std::filesystem::path& from, const std::filesystem::path& to);
+
 /// A folder that appears under its name only at commit(): fsyncs its files, then renames. An older folder of that name
 /// is swapped out and removed.
 class AtomicFolder {

@@ -4,13 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <random>
+#include <set>
 #include <tuple>
 
-#include "core/files.h"
 #include "core/hash.h"
-#include "data/text_input.h"
+#include "data/guard_audit.h"
 
 namespace retort {
 
@@ -21,14 +19,6 @@ namespace {
 
 constexpr size_t block_rows = 4096;
 constexpr size_t block_bytes = 8 << 20;
-constexpr size_t fewest_key_bytes = 16;
-constexpr const char* key_variable = "RETORT_PROJECT_KEY";
-
-std::string hex(std::string_view bytes) {
-  std::string text;
-  for (unsigned char byte : bytes) fmt::format_to(std::back_inserter(text), "{:02x}", byte);
-  return text;
-}
 
 /// A guard with its options, ready to look.
 struct Made {
@@ -43,6 +33,7 @@ struct Judged {
   const Made* guard;
   Finding finding;
   GuardAction action;
+  std::string line;  ///< of the audit
 };
 
 template <typename C>
@@ -56,14 +47,6 @@ size_t bytes_of(const Chat& chat) {
   return bytes;
 }
 
-/// What a row says, without ambiguity, for hashing.
-std::string identity_of(const Chat& chat) {
-  std::string text = fmt::format("{}:{}", chat.text.size(), chat.text);
-  for (const Message& message : chat.messages)
-    text += fmt::format("|{}|{}:{}", message.role, message.content.size(), message.content);
-  return text;
-}
-
 std::string place_of(const Finding& finding) {
   if (finding.begin == finding.end) return "the row";
   const std::string range = fmt::format("bytes {} to {}", finding.begin, finding.end);
@@ -72,21 +55,16 @@ std::string place_of(const Finding& finding) {
 
 class Pass {
  public:
-  Pass(const GuardPass& pass, std::shared_ptr<GuardTotals> totals) : pass_(pass), totals_(std::move(totals)) {
-    key_ = guard_key(pass.options);
+  Pass(const GuardPass& pass, std::shared_ptr<GuardTotals> totals, const std::string& key)
+      : pass_(pass), totals_(std::move(totals)), audit_(key) {
     rows_ = pass.rows.open();
     read_block();
     GuardContext context = pass.context;
     context.first_rows = block_;
     for (const auto& [name, options] : pass.options.kinds) {
       const GuardKind* kind = guard_kinds().at(name);
-      if (key_.empty()) require_no_hash(name, *options);
+      if (key.empty()) require_no_hash(name, *options);
       guards_.push_back({name, kind, options, kind->make(*options, context)});
-    }
-    if (key_.empty()) {
-      // Without the project's key values can be compared within one audit.jsonl, and nobody can try out what they are.
-      std::random_device random;
-      for (int i = 0; i < 8; ++i) key_ += fmt::format("{:08x}", random());
     }
     look_at_block();
   }
@@ -111,9 +89,9 @@ class Pass {
     for (const auto& [rule, action] : options.actions) hashes |= action == "hash";
     if (hashes)
       fail(Exit::usage,
-           "data.guards.{}: action: hash needs the project's key: give data.guards.key_file, a file of at least {} "
-           "bytes (openssl rand -hex 32), or the environment variable {}",
-           name, fewest_key_bytes, key_variable);
+           "data.guards.{}: action: hash needs the project's key: give data.guards.key_file, a file of at least 16 "
+           "bytes (openssl rand -hex 32), or the environment variable RETORT_PROJECT_KEY",
+           name);
   }
 
   bool finish() {
@@ -137,6 +115,7 @@ class Pass {
   void look_at_block() {
     found_.assign(block_.size(), {});
     in_order_.assign(block_.size(), {});
+    begun_.assign(block_.size(), {});
     std::atomic<size_t> taken{0};
     at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
       for (size_t row; (row = taken++) < block_.size();) look_at(row);
@@ -156,7 +135,12 @@ class Pass {
     for (Finding& finding : findings) {
       check(guard, row, finding);
       const GuardAction action = guard.options->action_of(finding.rule);
-      found_[row].push_back({&guard, std::move(finding), action});
+      std::string line;
+      if (pass_.audit) {
+        if (begun_[row].empty()) begun_[row] = audit_.begin_row(block_[row]);
+        line = audit_.line(begun_[row], block_[row], guard.name, finding, action);
+      }
+      found_[row].push_back({&guard, std::move(finding), action, std::move(line)});
     }
     findings.clear();
   }
@@ -207,45 +191,16 @@ class Pass {
          finding.detail, first->guard->name);
   }
 
-  /// Counts a row's findings and writes them to the audit.
+  /// Counts a row's findings and hands them to the audit.
   void record(size_t row) {
-    const Chat& chat = block_[row];
-    const std::string identity = identity_of(chat), row_hash = hex(hmac_sha256(key_, identity));
-    std::map<GuardTotals::Rule*, bool> counted;
+    std::set<const GuardTotals::Rule*> counted;
     for (const Judged& judged : found_[row]) {
-      const Finding& finding = judged.finding;
-      GuardTotals::Rule& rule = totals_->rules[judged.guard->name][finding.rule];
+      GuardTotals::Rule& rule = totals_->rules[judged.guard->name][judged.finding.rule];
       rule.action = name_of(judged.action);
       ++rule.findings;
-      rule.rows += counted.emplace(&rule, true).second;
-      if (!pass_.audit) continue;
-      Json line = {{"guard", judged.guard->name},
-                   {"rule", finding.rule},
-                   {"row", row_hash},
-                   {"place", chat.place},
-                   {"action", rule.action}};
-      if (finding.begin < finding.end) {
-        line["message"] = finding.message == Finding::whole_text ? Json() : Json(finding.message);
-        line["begin"] = finding.begin;
-        line["end"] = finding.end;
-        line["hmac"] = hex(hmac_sha256(key_, value_of(chat, finding)));
-      }
-      if (!finding.detail.empty()) line["detail"] = finding.detail;
-      pass_.audit(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+      rule.rows += counted.insert(&rule).second;
+      if (pass_.audit) pass_.audit(judged.line);
     }
-  }
-
-  static std::string_view value_of(const Chat& chat, const Finding& finding) {
-    return std::string_view(text_of(chat, finding.message)).substr(finding.begin, finding.end - finding.begin);
-  }
-
-  /// "[EMAIL]" or, of action: hash, "[EMAIL:0123456789abcdef]".
-  std::string placeholder(const Chat& chat, const Judged& judged) const {
-    std::string text = "[";
-    for (char c : judged.finding.rule) text += static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
-    if (judged.action == GuardAction::hash)
-      text += ":" + hex(hmac_sha256(key_, value_of(chat, judged.finding)).substr(0, 8));
-    return text + "]";
   }
 
   /// Puts placeholders where action is redact or hash. Findings that overlap become one, named by the first and
@@ -261,8 +216,8 @@ class Pass {
     for (const Judged& judged : found_[row])
       if ((judged.action == GuardAction::redact || judged.action == GuardAction::hash) &&
           judged.finding.begin < judged.finding.end)
-        changes.push_back(
-            {judged.finding.message, judged.finding.begin, judged.finding.end, placeholder(chat, judged)});
+        changes.push_back({judged.finding.message, judged.finding.begin, judged.finding.end,
+                           audit_.placeholder(chat, judged.finding, judged.action)});
     if (changes.empty()) return;
     ++totals_->changed;
     std::stable_sort(changes.begin(), changes.end(), [](const Change& a, const Change& b) {
@@ -283,12 +238,13 @@ class Pass {
 
   GuardPass pass_;
   std::shared_ptr<GuardTotals> totals_;
-  std::string key_;
+  GuardAudit audit_;
   std::vector<Made> guards_;
   Stream<Chat> rows_;
   std::vector<Chat> block_;
   std::vector<std::vector<Judged>> found_;                                  // by row of the block
   std::vector<std::vector<std::pair<const Made*, LookInOrder>>> in_order_;  // by row of the block
+  std::vector<std::string> begun_;  // by row of the block: the beginning of its audit lines
   size_t next_ = 0;
 };
 
@@ -320,7 +276,7 @@ GuardTotals guard_totals_from(const Json& json, const std::string& where) {
 
 Stream<Chat> guarded(const GuardPass& pass, std::shared_ptr<GuardTotals> totals) {
   return [pass, totals, running = std::shared_ptr<Pass>()](Chat& chat) mutable {
-    if (!running) running = std::make_shared<Pass>(pass, totals);
+    if (!running) running = std::make_shared<Pass>(pass, totals, guard_key(pass.options));
     return running->next(chat);
   };
 }
@@ -348,23 +304,6 @@ std::string guards_hash(const GuardsOptions& options,
   }
   if (const std::string key = guard_key(options); !key.empty()) hash.update(hmac_sha256(key, "retort-guards"));
   return hash.hex();
-}
-
-std::string guard_key(const GuardsOptions& options) {
-  std::string key, place = key_variable;
-  if (!options.key_file.empty()) {
-    place = options.key_file;
-    key = trim(read_text(options.key_file, 1 << 16));
-  } else if (const char* value = std::getenv(key_variable)) {
-    key = trim(value);
-    if (key.empty()) return "";
-  } else {
-    return "";
-  }
-  if (key.size() < fewest_key_bytes)
-    fail(Exit::usage, "{}: the project's key has {} bytes, at least {} are needed (openssl rand -hex 32)", place,
-         key.size(), fewest_key_bytes);
-  return key;
 }
 
 }  // namespace retort

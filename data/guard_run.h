@@ -51,10 +51,6 @@ Exit refusal_of(const GuardTotals& totals);
 std::string guards_hash(const GuardsOptions& options,
                         const std::function<std::filesystem::path(const std::string&)>& resolve);
 
-/// The project's key: of the file, else of RETORT_PROJECT_KEY; empty without either. White space at its ends does not
-/// count. Error(usage) for fewer than 16 bytes.
-std::string guard_key(const GuardsOptions& options);
-
 /// Names and places were not looked for: what every report of guards must say.
 extern const char* const guards_limits;
 
