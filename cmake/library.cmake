@@ -15,7 +15,16 @@ macro(retort_packages)
   pkg_check_modules(hdf5 REQUIRED IMPORTED_TARGET hdf5)
   pkg_check_modules(libpsl REQUIRED IMPORTED_TARGET libpsl)
   pkg_check_modules(tomlplusplus REQUIRED IMPORTED_TARGET tomlplusplus)
-  find_library(phonenumber phonenumber REQUIRED)
+  # libsentencepiece.so exports an older protobuf that it was built with, and would be handed libphonenumber's, or hand
+  # out its own: the process ends before main(). So libphonenumber and its protobuf are linked in whole and hidden.
+  find_package(absl REQUIRED)
+  find_package(ICU REQUIRED COMPONENTS uc i18n)
+  find_library(phonenumber_library libphonenumber.a REQUIRED)
+  find_library(protobuf_library libprotobuf.a REQUIRED)
+  add_library(phonenumber INTERFACE)
+  target_link_libraries(phonenumber INTERFACE
+    -Wl,--exclude-libs,libphonenumber.a -Wl,--exclude-libs,libprotobuf.a ${phonenumber_library}
+    ${protobuf_library} absl::strings absl::raw_hash_set absl::hash ICU::i18n ICU::uc ZLIB::ZLIB)
   # glibc's malloc gives large buffers back and leaves holes between the others: docs/performance.md has the figures.
   # No symbol refers to the library, so a linker that defaults to --as-needed would drop it.
   add_library(retort_malloc INTERFACE)
