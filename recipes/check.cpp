@@ -4,6 +4,7 @@
 #include "core/memory.h"
 #include "models/served.h"
 #include "recipes/distill.h"
+#include "recipes/guards.h"
 #include "recipes/prepare.h"
 #include "recipes/run_folder.h"
 #include "recipes/stages.h"
@@ -38,6 +39,7 @@ Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
                 {"plan", plan.to_json()},
                 {"predicted_memory_bytes", plan.memory.total()},
                 {"available_memory_bytes", available_memory_bytes()}};
+  check["guards"] = guards_json(prepared.guards);
   if (recipe.distill) check["teachers"] = teachers;
   if (recipe.train.fit) check["fit"] = fit.to_json();
   if (prepared.validation) check["data"]["validation"] = prepared.validation->ledger().to_json();
@@ -62,6 +64,7 @@ std::string describe_check(const Json& check) {
                       number(check["data"]["windows"]));
   for (const auto& [reason, rows] : ledger["dropped"].items())
     text += fmt::format("dropped      {} rows: {}\n", number(rows), reason);
+  text += describe_guards(check["guards"]);
   if (check.contains("teachers"))
     for (const Json& teacher : check["teachers"])
       text += fmt::format(

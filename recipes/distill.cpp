@@ -101,11 +101,10 @@ struct BothTexts {
   ChatTemplate teacher_template;
   PairedTexts texts;
 
-  BothTexts(const Recipe& recipe, const Prepared& prepared, const CalledTeacher& called,
-            const std::vector<DatasetOptions>& files)
+  BothTexts(const Recipe& recipe, const Prepared& prepared, const CalledTeacher& called, const Stream<Chat>& rows)
       : teacher_template(reading_template(*called.teacher.tokenizer, prepared.now)),
-        texts(chats_of(files), {*prepared.tokenizer, *prepared.chat_template},
-              {*called.teacher.tokenizer, teacher_template}, encode_options(recipe)) {}
+        texts(rows, {*prepared.tokenizer, *prepared.chat_template}, {*called.teacher.tokenizer, teacher_template},
+              encode_options(recipe)) {}
 };
 
 /// KL(reference ‖ teacher) on the first held-out rows.
@@ -172,7 +171,7 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
   const DistillOptions& distill = *recipe.distill;
   const double kd = weight * distill.kd_ratio, ce = weight * (1 - distill.kd_ratio);
   if (called->by_text) {
-    const auto both = std::make_shared<BothTexts>(recipe, prepared, *called, prepared.train_files);
+    const auto both = std::make_shared<BothTexts>(recipe, prepared, *called, prepared.train_rows());
     entry["aligned"] = {{"tokens", both->texts.aligned_tokens()}, {"of", both->texts.trained_tokens()}};
     result.kept.push_back(both);
     Teacher& teacher = *called->teacher.model;
@@ -386,7 +385,7 @@ Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& 
     if (called.recorded) {
       all.push_back(nullptr);
     } else if (called.by_text) {
-      BothTexts both(recipe, prepared, called, prepared.validation_files);
+      BothTexts both(recipe, prepared, called, chats_of(prepared.validation_files));
       all.push_back(spans_apart(model, *prepared.validation, span_targets(*called.teacher.model, both.texts), windows));
     } else {
       Json measured =

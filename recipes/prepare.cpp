@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "core/sources.h"
 #include "models/quantized_checkpoint.h"
+#include "recipes/guards.h"
 
 namespace retort {
 
@@ -108,13 +109,19 @@ Prepared prepare(const Recipe& recipe, std::time_t now, const ProgressSink& prog
   prepared.chat_template = std::make_unique<ChatTemplate>(*prepared.tokenizer, chat_template_of(recipe), now);
 
   const PackedOptions options{.encode = encode_options(recipe), .packing = recipe.data.packing};
-  const auto build = [&](const std::vector<DatasetOptions>& files, std::string& hash) {
-    hash = hash_of(files);
-    return build_dataset(chats_of(files), *prepared.tokenizer, *prepared.chat_template, options, hash);
+  const auto build = [&](const Stream<Chat>& rows, const std::string& hash) {
+    return build_dataset(rows, *prepared.tokenizer, *prepared.chat_template, options, hash);
   };
-  prepared.train = build(prepared.train_files, prepared.train_hash);
+  prepared.validation_hash = hash_of(prepared.validation_files);
+  const GuardPass pass = guard_pass(recipe, prepared.train_files, prepared.validation_files, progress);
+  prepared.train_hash = guarded_hash(pass, hash_of(prepared.train_files), prepared.validation_hash);
+  prepared.train_rows = [pass] { return guarded(pass, std::make_shared<GuardTotals>()); };
+  RecordedPass recorded(pass, prepared.train_hash);
+  prepared.train = build(recorded.rows(), prepared.train_hash);
+  prepared.guards = recorded.totals();
+  prepared.audit = recorded.audit();
   if (!prepared.validation_files.empty())
-    prepared.validation = build(prepared.validation_files, prepared.validation_hash);
+    prepared.validation = build(chats_of(prepared.validation_files), prepared.validation_hash);
   return prepared;
 }
 

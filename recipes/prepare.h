@@ -10,6 +10,7 @@
 #include "data/chat_template.h"
 #include "data/dataset.h"
 #include "data/dataset_cache.h"
+#include "data/guard_run.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "models/causal_lm.h"
@@ -26,7 +27,10 @@ struct Prepared {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   std::vector<DatasetOptions> train_files, validation_files;  ///< of the recipe, with local paths
-  std::string train_hash, validation_hash;
+  std::string train_hash, validation_hash;                    ///< train_hash: of the rows that the guards let pass
+  std::function<Stream<Chat>()> train_rows;                   ///< those rows, from the beginning at each call
+  GuardTotals guards;
+  std::filesystem::path audit;                       ///< every finding of theirs, JSON Lines
   std::unique_ptr<PackedDataset> train, validation;  ///< validation: null when the recipe has none
 };
 

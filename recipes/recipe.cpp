@@ -76,6 +76,7 @@ const Schema<DataOptions>& schema_of(DataOptions*) {
           .field("train", &O::train, "data sets to train on", {.required = true})
           .field("validation", &O::validation,
                  "held-out data sets: for the validation loss, the gate and the evaluators")
+          .field("guards", &O::guards, "what the training rows are searched for (docs/guards.md)")
           .renamed("sequence_len", "max_length")
           .renamed("max_seq_length", "max_length")
           .renamed("cutoff_len", "max_length")
@@ -159,6 +160,7 @@ const Schema<Recipe>& schema_of(Recipe*) {
           .field("distill", &O::distill, "a teacher, and what is learned from it")
           .field("export", &O::export_, "files")
           .field("evaluate", &O::evaluate, "what is measured on the base, the trained model and each exported gguf")
+          .field("drift", &O::drift, "what is watched when the model is in use: `retort drift`")
           .renamed("base_model", "model.path")
           .renamed("model_name_or_path", "model.path")
           .renamed("datasets", "data.train")

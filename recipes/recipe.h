@@ -12,6 +12,7 @@
 #include "core/schema.h"
 #include "core/sources.h"
 #include "data/dataset.h"
+#include "data/guard.h"
 #include "monitor/drift_options.h"
 #include "monitor/evaluator.h"
 #include "recipes/distill_options.h"
@@ -42,6 +43,7 @@ struct DataOptions {
   std::string truncation = "right";
   std::string chat_template;  ///< a Jinja file instead of the model's own
   std::vector<DatasetOptions> train, validation;
+  GuardsOptions guards;  ///< what the training rows are searched for
 };
 const Schema<DataOptions>& schema_of(DataOptions*);
 

@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/signals.h"
 #include "recipes/distill.h"
+#include "recipes/guards.h"
 #include "recipes/prepare.h"
 #include "recipes/run_folder.h"
 #include "recipes/stages.h"
@@ -186,6 +187,7 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   check_against_model(recipe, prepared, *model);
   if (!fs::exists(folder.path / "manifest.json"))
     write_json(folder.path / "manifest.json", manifest_of(recipe, prepared, started));
+  copy_atomic(prepared.audit, folder.path / "audit.jsonl");
   const std::vector<EvaluationRow> rows = evaluation_rows(recipe, prepared);
 
   RunOutcome outcome{.folder = folder.path, .report = {{"schema", 1}, {"name", recipe.name}}, .refused = false};
@@ -194,6 +196,7 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
   report["retort"] = version();
   report["seconds"] = Json::object();
   report["data"] = {{"ledger", prepared.train->ledger().to_json()}, {"files", files_of(recipe, prepared)}};
+  report["guards"] = guards_json(prepared.guards);
   report["export"] = Json::array();
 
   // Before anything is attached. What a resumed run finds done counts as if it had been done now.

@@ -22,74 +22,12 @@ Json facts_of(const Json& object) {
   return facts;
 }
 
-// "shipped:Q4_K_M" is "Shipped Q4_K_M".
-std::string model_label(const std::string& on) {
-  if (on == "base") return "Base model";
-  if (on == "trained") return "Trained";
-  if (on.starts_with("teacher")) return "Teacher" + on.substr(7);
-  if (on.starts_with("shipped:")) return "Shipped " + on.substr(8);
-  return on;
-}
-
 std::string format_label(const std::string& format) {
   if (format == "gguf") return "GGUF";
   if (format == "gguf_adapter") return "GGUF adapter";
   if (format == "peft") return "PEFT adapter";
   if (format == "safetensors") return "Hugging Face folder";
   return format;
-}
-
-bool lower_is_better(const std::string& kind) { return kind == "perplexity"; }
-
-std::string kind_label(const std::string& kind) {
-  if (kind == "choice_accuracy") return "Choice accuracy";
-  if (kind == "exact_match") return "Exact match";
-  if (kind == "perplexity") return "Perplexity";
-  std::string label = kind;
-  std::replace(label.begin(), label.end(), '_', ' ');
-  return label;
-}
-
-std::string show_metric(const std::string& kind, const Json& value, int extra = 0) {
-  return lower_is_better(kind) ? show_number(value, 3 + extra) : show_percent(value, 1);
-}
-
-// Evaluations of one kind on one data set, in the order base, trained, shipped.
-struct Evaluation {
-  std::string kind, data;
-  std::vector<const Json*> entries;
-};
-
-std::vector<Evaluation> evaluations_of(const Json& report) {
-  std::vector<Evaluation> evaluations;
-  for (const Json& entry : list_at(report, "/evaluate")) {
-    std::string kind = text_at(entry, "/kind"), data = text_at(entry, "/data");
-    auto it = std::find_if(evaluations.begin(), evaluations.end(),
-                           [&](const Evaluation& e) { return e.kind == kind && e.data == data; });
-    if (it == evaluations.end()) it = evaluations.insert(it, {kind, data, {}});
-    it->entries.push_back(&entry);
-  }
-  auto rank = [](const Json* entry) {
-    std::string on = text_at(*entry, "/on");
-    return on.starts_with("teacher") ? -1 : on == "base" ? 0 : on == "trained" ? 1 : 2;
-  };
-  for (Evaluation& evaluation : evaluations)
-    std::stable_sort(evaluation.entries.begin(), evaluation.entries.end(),
-                     [&](const Json* a, const Json* b) { return rank(a) < rank(b); });
-  return evaluations;
-}
-
-const Json* entry_on(const Evaluation& evaluation, const std::string& prefix) {
-  for (const Json* entry : evaluation.entries)
-    if (text_at(*entry, "/on").starts_with(prefix)) return entry;
-  return nullptr;
-}
-
-// The evaluation that the top of the page speaks of: the first of a task, else the first.
-const Evaluation* headline(const std::vector<Evaluation>& evaluations) {
-  for (const Evaluation& evaluation : evaluations)
-    if (!lower_is_better(evaluation.kind)) return &evaluation;
-  return evaluations.empty() ? nullptr : &evaluations.front();
 }
 
 // The file that ships: the first GGUF that passed, else the first GGUF, else the first file.
@@ -114,6 +52,10 @@ Json title_of(const Json& report) {
   Json title = {{"name", text_at(report, "/name")},
                 {"created", text_at(report, "/created")},
                 {"version", text_at(report, "/retort")}};
+  if (report.contains("drift")) {
+    title.update(drift_title(report));
+    return title;
+  }
   if (refused > 0) {
     title["status"] = "bad";
     title["status_text"] = "Refused by the export gate";
@@ -133,29 +75,10 @@ Json title_of(const Json& report) {
   return title;
 }
 
-Json tiles_of(const Json& report, const std::vector<Evaluation>& evaluations) {
+Json tiles_of(const Json& report, const std::vector<EvaluationGroup>& evaluations) {
   Json tiles = Json::array();
-  if (const Evaluation* evaluation = headline(evaluations)) {
-    const Json *base = entry_on(*evaluation, "base"), *after = entry_on(*evaluation, "shipped:");
-    if (!after) after = entry_on(*evaluation, "trained");
-    if (after) {
-      auto with_error = [&](const Json& entry) {
-        const Json& error = value_at(entry, "/stderr");
-        return show_metric(evaluation->kind, value_at(entry, "/value")) +
-               (error.is_number() ? " ± " + show_metric(evaluation->kind, error) : "");
-      };
-      Json tile = {{"label", kind_label(evaluation->kind)},
-                   {"value", show_metric(evaluation->kind, value_at(*after, "/value"))},
-                   {"wide", true}};
-      std::string note = model_label(text_at(*after, "/on")) + " " + with_error(*after);
-      if (base && base != after) {
-        tile["before"] = show_metric(evaluation->kind, value_at(*base, "/value"));
-        note = "base " + with_error(*base) + ", " + note;
-      }
-      tile["note"] = note + fmt::format("; {} rows", show_count(value_at(*after, "/n")));
-      tiles.push_back(tile);
-    }
-  }
+  if (report.contains("drift")) return drift_tiles(report);
+  if (Json tile = evaluation_tile(evaluations); !tile.is_null()) tiles.push_back(std::move(tile));
   if (const Json* file = shipped_file(report)) {
     std::string bits = show_number(value_at(*file, "/bits_per_weight"), 3);
     tiles.push_back({{"label", "Size on disk"},
@@ -173,36 +96,6 @@ Json tiles_of(const Json& report, const std::vector<Evaluation>& evaluations) {
                      {"value", show_seconds(seconds)},
                      {"note", "training " + show_seconds(value_at(report, "/seconds/train"))}});
   return tiles;
-}
-
-Json evaluations_view(const std::vector<Evaluation>& evaluations) {
-  Json view = Json::array();
-  for (const Evaluation& evaluation : evaluations) {
-    Json rows = Json::array();
-    const Json* base = entry_on(evaluation, "base");
-    std::string majority;
-    for (const Json* entry : evaluation.entries) {
-      const Json &value = value_at(*entry, "/value"), &error = value_at(*entry, "/stderr");
-      std::string change;
-      if (base && entry != base && value.is_number() && value_at(*base, "/value").is_number()) {
-        double difference = value.get<double>() - value_at(*base, "/value").get<double>();
-        change = lower_is_better(evaluation.kind) ? show_number(difference) : show_number(100 * difference) + " pts";
-        if (difference > 0) change = "+" + change;
-      }
-      if (value_at(*entry, "/majority").is_number()) majority = show_percent(value_at(*entry, "/majority"));
-      rows.push_back({{"on", model_label(text_at(*entry, "/on"))},
-                      {"value", show_metric(evaluation.kind, value)},
-                      {"stderr", error.is_number() ? "± " + show_metric(evaluation.kind, error) : ""},
-                      {"n", show_count(value_at(*entry, "/n"))},
-                      {"change", change}});
-    }
-    view.push_back({{"title", kind_label(evaluation.kind)},
-                    {"data", evaluation.data},
-                    {"direction", lower_is_better(evaluation.kind) ? "lower is better" : "higher is better"},
-                    {"majority", majority},
-                    {"rows", rows}});
-  }
-  return view;
 }
 
 // "0.012 ≤ 0.05"; at_least: "97.2 % ≥ 90 %".
@@ -341,37 +234,31 @@ Json ledger_view(const Json& report) {
 }  // namespace
 
 Json report_view(const Json& report) {
-  std::vector<Evaluation> evaluations = evaluations_of(report);
+  const std::vector<EvaluationGroup> evaluations = evaluation_groups(report);
   return {{"title", title_of(report)},
           {"tiles", tiles_of(report, evaluations)},
           {"evaluations", evaluations_view(evaluations)},
           {"samples", samples_view(report)},
           {"distill", distill_view(report)},
+          {"drift", drift_view(report)},
           {"exports", exports_view(report)},
           {"commands", serve_commands(report)},
           {"training", training_facts(report)},
           {"curve", curve_table(report)},
           {"trained", trained_view(report)},
           {"ledger", ledger_view(report)},
+          {"guards", guards_view(report)},
           {"environment", facts_of(value_at(report, "/environment"))},
           {"recipe", text_at(report, "/recipe")}};
 }
 
 Json report_charts(const Json& report) {
-  Json charts = {{"curve", Json::array()}, {"evaluations", Json::array()}};
+  Json charts = {{"curve", Json::array()},
+                 {"evaluations", evaluation_charts(evaluation_groups(report))},
+                 {"drift", drift_charts(report)}};
   for (const Json& point : thinned_curve(report, 1000))
     charts["curve"].push_back({value_at(point, "/step"), value_at(point, "/loss"), value_at(point, "/validation_loss"),
                                value_at(point, "/learning_rate")});
-  for (const Evaluation& evaluation : evaluations_of(report)) {
-    Json bars = Json::array();
-    Json majority = nullptr;
-    for (const Json* entry : evaluation.entries) {
-      bars.push_back({model_label(text_at(*entry, "/on")), value_at(*entry, "/value"), value_at(*entry, "/stderr")});
-      if (value_at(*entry, "/majority").is_number()) majority = (*entry)["majority"];
-    }
-    charts["evaluations"].push_back(
-        {{"percent", !lower_is_better(evaluation.kind)}, {"majority", majority}, {"bars", bars}});
-  }
   return charts;
 }
 

@@ -1,0 +1,69 @@
+// Slots' names and numbers, baselines out of data sets, and what Prometheus is told.
+#include "recipes/drift.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "core/files.h"
+#include "tests/core/support.h"
+
+namespace retort {
+namespace {
+
+TEST(DriftSlots, NamesHaveNumbersThatRiseByOne) {
+  EXPECT_EQ(slot_number("day", "2026-03-01"), slot_number("day", "2026-02-28") + 1);
+  EXPECT_EQ(slot_number("day", "1970-01-02"), 1);
+  EXPECT_EQ(slot_number("month", "2026-01"), slot_number("month", "2025-12") + 1);
+  EXPECT_EQ(slot_number("year", "1998"), 1998);
+  for (const char* unit : {"day", "month", "year"}) {
+    const std::string name = slot_name(unit, *day_of("2026-11-23"));
+    EXPECT_EQ(name, std::string("2026-11-23").substr(0, name.size()));
+    EXPECT_NO_THROW(slot_number(unit, name));
+  }
+  expect_error(Exit::usage, {"2026-11", "2026-11-23"}, [] { slot_number("day", "2026-11"); });
+  expect_error(Exit::usage, {"2026-13"}, [] { slot_number("month", "2026-13"); });
+  expect_error(Exit::usage, {"year"}, [] { slot_number("year", "26"); });
+}
+
+TEST(DriftBaseline, RowsOfDataSetsBecomeTrafficInTheOrderOfTheirKeys) {
+  TemporaryFolder folder;
+  write_atomic(
+      folder / "rows.jsonl",
+      "{\"when\": \"2026-02-01\", \"q\": \"second\", \"a\": \"x\"}\n{\"when\": \"2026-01-01\", \"q\": \"first\", "
+      "\"a\": \"y\"}\n");
+  DatasetOptions file{.kind = "jsonl", .path = folder / "rows.jsonl"};
+  file.task.emplace();
+  file.task->key.emplace("{{ when }}", "key");
+  file.task->system.emplace("Be brief.", "system");
+  file.task->prompt.emplace("{{ q }}", "prompt");
+  file.task->completion.emplace("{{ a }}", "completion");
+  const auto rows = traffic_of({file}, "key");
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].text, "Be brief.\n\nfirst");
+  EXPECT_FALSE(rows[0].answer) << "a reference is not what the model answered";
+  EXPECT_EQ(rows[0].day, day_of("2026-01-01"));
+  EXPECT_EQ(traffic_of({file}, "file")[0].text, "Be brief.\n\nsecond");
+}
+
+TEST(DriftKey, ComesFromTheEnvironmentOrAFile) {
+  TemporaryFolder folder;
+  setenv("RETORT_TEST_KEY", "0123456789abcdef", 1);
+  EXPECT_EQ(project_key("env:RETORT_TEST_KEY"), "0123456789abcdef");
+  setenv("RETORT_TEST_KEY", "0123456789abcde", 1);
+  expect_error(Exit::usage, {"15 bytes"}, [] { project_key("env:RETORT_TEST_KEY"); });
+  unsetenv("RETORT_TEST_KEY");
+  expect_error(Exit::usage, {"RETORT_TEST_KEY"}, [] { project_key("env:RETORT_TEST_KEY"); });
+  write_atomic(folder / "key", "  0123456789abcdef\n");
+  EXPECT_EQ(project_key((folder / "key").string()), "0123456789abcdef");
+  expect_error(Exit::io, {"none"}, [&] { project_key((folder / "none").string()); });
+}
+
+/// tests/golden/check_open_metrics.py reads the same file with Prometheus' own parser.
+TEST(DriftMetrics, AreTheGoldenOnes) {
+  const std::filesystem::path golden = RETORT_GOLDEN;
+  EXPECT_EQ(drift_metrics(read_json(golden / "drift_report.json")), read_text(golden / "drift_metrics.prom"));
+}
+
+}  // namespace
+}  // namespace retort
