@@ -194,7 +194,7 @@ int evaluate_command(const Arguments& arguments) {
 
 std::string names_of_evaluators() {
   std::string names;
-  for (const auto& [name, kind] : evaluator_kinds()) names += (names.empty() ? "" : ", ") + name;
+  for (const auto& [name, kind] : evaluator_kinds()) names += (names.empty() ? "" : ",") + name;
   return names;
 }
 
@@ -209,9 +209,9 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--data-kind", arguments->data_kind, "its format: jsonl, csv, text or dictd")->capture_default_str();
   app.add_option("--task", arguments->tasks, "a task in the form of lm-evaluation-harness, a YAML file");
   app.add_option("--kind", arguments->kinds,
-                 names_of_evaluators() +
-                     "; with keys of its own: '{kind: kl, reference: base.gguf}'; default: the "
-                     "recipe's, else perplexity");
+                 "an evaluator, or with keys of its own: '{kind: kl, reference: base.gguf}'; default: the recipe's, "
+                 "else perplexity")
+      ->type_name("TEXT:{" + names_of_evaluators() + "}");
   app.add_option("--limit", arguments->limit, "only the first rows")->check(CLI::PositiveNumber);
   app.add_option("--max-length", arguments->max_length, "with --data: longest row in tokens")->capture_default_str();
   app.add_option("--threads", arguments->threads, "0: the cores that may be used")->check(CLI::Range(0, 4096));
