@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "monitor/alarm.h"
+#include "monitor/slot.h"
 #include "recipes/drift.h"
 
 namespace retort {

@@ -1,6 +1,7 @@
 #include "monitor/drift_options.h"
 
 #include "monitor/signal.h"
+#include "monitor/slot.h"
 
 namespace retort {
 
@@ -48,8 +49,8 @@ const Schema<DriftOptions>& schema_of(DriftOptions*) {
         .field("traffic", &O::traffic,
                "data sets that are checked when no --data is given; a key that begins with a "
                "date is a row's time")
-        .field("slot", &O::slot, "rows of one day, month or year are checked together",
-               {.one_of = {"day", "month", "year"}})
+        .field("slot", &O::slot, "rows of one day, ISO week, month or year are checked together",
+               {.one_of = slot_units()})
         .field("min_rows", &O::min_rows, "a slot with fewer says nothing", {.minimum = 2})
         .field("max_tokens", &O::max_tokens, "of each row; the rest is not read", {.minimum = 8, .maximum = 1 << 20})
         .field("signals", &O::signals, "what is measured; empty: everything that the rows have", {.one_of = signals})

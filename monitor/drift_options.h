@@ -33,7 +33,7 @@ struct DriftOptions {
   std::string baseline_log;                    ///< … or of a serving log
   std::string order = "file";                  ///< file | key
   std::vector<DatasetOptions> traffic;         ///< checked when no --data is given
-  std::string slot = "day";                    ///< day | month | year
+  std::string slot = "day";                    ///< day | week | month | year
   int64_t min_rows = 20;
   int64_t max_tokens = 256;
   std::vector<std::string> signals;

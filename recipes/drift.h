@@ -67,8 +67,4 @@ Json check_drift(const Recipe& recipe, const DriftRequest& request, const Progre
 /// What Prometheus is told of a report: its last slot and the decision.
 std::string drift_metrics(const Json& report);
 
-/// The number of a slot's name: days, months or years. Error(usage) for a name that is none of the unit's.
-int64_t slot_number(const std::string& unit, const std::string& name);
-std::string slot_name(const std::string& unit, Day day);
-
 }  // namespace retort

@@ -8,36 +8,13 @@
 #include "models/served.h"
 #include "monitor/alarm.h"
 #include "monitor/open_metrics.h"
+#include "monitor/slot.h"
 #include "recipes/drift.h"
 #include "recipes/version.h"
 #include "report/report.h"
 
 namespace retort {
 namespace fs = std::filesystem;
-
-std::string slot_name(const std::string& unit, Day day) {
-  const std::chrono::year_month_day date(day);
-  const auto year = static_cast<int>(date.year());
-  const auto month = static_cast<unsigned>(date.month());
-  if (unit == "year") return fmt::format("{:04}", year);
-  if (unit == "month") return fmt::format("{:04}-{:02}", year, month);
-  return fmt::format("{:04}-{:02}-{:02}", year, month, static_cast<unsigned>(date.day()));
-}
-
-int64_t slot_number(const std::string& unit, const std::string& name) {
-  const char* rest = unit == "year" ? "-01-01" : unit == "month" ? "-01" : "";
-  const auto day = name.size() + std::string_view(rest).size() == 10 ? day_of(name + rest) : std::nullopt;
-  if (!day)
-    fail(Exit::usage, "slot \"{}\": with slot: {} a name looks like {}", name, unit,
-         unit == "year"    ? "2026"
-         : unit == "month" ? "2026-11"
-                           : "2026-11-23");
-  const std::chrono::year_month_day date(*day);
-  const int64_t year = static_cast<int>(date.year());
-  if (unit == "year") return year;
-  if (unit == "month") return 12 * year + static_cast<unsigned>(date.month()) - 1;
-  return day->time_since_epoch().count();
-}
 
 namespace {
 

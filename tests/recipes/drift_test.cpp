@@ -1,4 +1,4 @@
-// Slots' names and numbers, baselines out of data sets, and what Prometheus is told.
+// Baselines out of data sets, and what Prometheus is told.
 #include "recipes/drift.h"
 
 #include <gtest/gtest.h>
@@ -10,21 +10,6 @@
 
 namespace retort {
 namespace {
-
-TEST(DriftSlots, NamesHaveNumbersThatRiseByOne) {
-  EXPECT_EQ(slot_number("day", "2026-03-01"), slot_number("day", "2026-02-28") + 1);
-  EXPECT_EQ(slot_number("day", "1970-01-02"), 1);
-  EXPECT_EQ(slot_number("month", "2026-01"), slot_number("month", "2025-12") + 1);
-  EXPECT_EQ(slot_number("year", "1998"), 1998);
-  for (const char* unit : {"day", "month", "year"}) {
-    const std::string name = slot_name(unit, *day_of("2026-11-23"));
-    EXPECT_EQ(name, std::string("2026-11-23").substr(0, name.size()));
-    EXPECT_NO_THROW(slot_number(unit, name));
-  }
-  expect_error(Exit::usage, {"2026-11", "2026-11-23"}, [] { slot_number("day", "2026-11"); });
-  expect_error(Exit::usage, {"2026-13"}, [] { slot_number("month", "2026-13"); });
-  expect_error(Exit::usage, {"year"}, [] { slot_number("year", "26"); });
-}
 
 TEST(DriftBaseline, RowsOfDataSetsBecomeTrafficInTheOrderOfTheirKeys) {
   TemporaryFolder folder;
