@@ -1,0 +1,71 @@
+// Statistics of two models on the same rows.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace retort {
+
+/// Rows on which the models differ: the challenger alone is right, or the champion alone; and all rows.
+struct Discordant {
+  int64_t gains = 0, losses = 0, rows = 0;
+  double difference() const { return static_cast<double>(gains - losses) / static_cast<double>(rows); }
+};
+/// Of outcomes that are 0 or 1.
+Discordant discordant_of(std::span<const double> champion, std::span<const double> challenger);
+
+/// Two-sided exact p-value of "gains and losses are equally likely" (McNemar 1947; binomial).
+double mcnemar_p_value(const Discordant& pairs);
+
+/// Score statistic of "the difference in probability is delta" with the nuisance parameter at its restricted maximum
+/// likelihood; large where it is larger (Tango 1998, Equivalence test and confidence interval for the difference in
+/// proportions for the paired-sample design). -1 < delta < 1.
+double paired_score(const Discordant& pairs, double delta);
+
+/// Exact unconditional p-value of "the difference is at most delta": the largest probability, over every share of
+/// discordant pairs, of a score at least as large (Hsueh, Liu and Chen 2001, Unconditional exact tests for equivalence
+/// or noninferiority for paired binary endpoints). The score rises in gains and falls in losses, so that the largest is
+/// at a difference of exactly delta (Berger and Sidik 2003).
+double exact_above_p_value(const Discordant& pairs, double delta);
+/// The same for "at least delta", against a smaller one.
+double exact_below_p_value(const Discordant& pairs, double delta);
+
+struct ConfidenceBounds {
+  double low = 0, high = 0;
+};
+/// Bounds of the difference, each of confidence 1 - alpha, by inverting the exact unconditional test.
+ConfidenceBounds exact_difference_bounds(const Discordant& pairs, double alpha);
+
+/// Bounds of a probability, each of confidence 1 - alpha (Clopper and Pearson 1934).
+ConfidenceBounds clopper_pearson(int64_t successes, int64_t rows, double alpha);
+
+/// The distribution of a mean of paired differences under resampling of the rows, with BCa's corrections (Efron 1987).
+class PairedBootstrap {
+ public:
+  PairedBootstrap(std::span<const double> differences, int64_t resamples, uint64_t seed);
+  /// One-sided p-value of "the mean is at most value".
+  double above_p_value(double value) const;
+  /// Each of confidence 1 - alpha.
+  ConfidenceBounds bounds(double alpha) const;
+  double mean() const { return mean_; }
+  double deviation() const { return deviation_; }  ///< of one difference
+
+ private:
+  double mean_ = 0, deviation_ = 0, bias_ = 0, acceleration_ = 0;
+  std::vector<double> means_;  // sorted
+};
+
+/// Adjusted p-values in the order given (Holm 1979).
+std::vector<double> holm(std::span<const double> p_values);
+
+/// Rows with which a one-sided test of level alpha shows with this power that a difference, in truth `difference`, is
+/// above -margin; `variance` of one pair's difference (Liu, Hsueh, Hsieh and Chen 2002). Nothing unless
+/// difference > -margin.
+std::optional<int64_t> rows_for_power(double margin, double difference, double variance, double alpha, double power);
+/// The power that so many rows have, by the same formula.
+double power_of_rows(int64_t rows, double margin, double difference, double variance, double alpha);
+
+}  // namespace retort
