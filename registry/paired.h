@@ -46,8 +46,9 @@ ConfidenceBounds clopper_pearson(int64_t successes, int64_t rows, double alpha);
 class PairedBootstrap {
  public:
   PairedBootstrap(std::span<const double> differences, int64_t resamples, uint64_t seed);
-  /// One-sided p-value of "the mean is at most value".
+  /// One-sided p-values of "the mean is at most value" and of "at least value".
   double above_p_value(double value) const;
+  double below_p_value(double value) const;
   /// Each of confidence 1 - alpha.
   ConfidenceBounds bounds(double alpha) const;
   double mean() const { return mean_; }
@@ -61,11 +62,16 @@ class PairedBootstrap {
 /// Adjusted p-values in the order given (Holm 1979).
 std::vector<double> holm(std::span<const double> p_values);
 
-/// Rows with which a one-sided test of level alpha shows with this power that a difference, in truth `difference`, is
-/// above -margin; `variance` of one pair's difference (Liu, Hsueh, Hsieh and Chen 2002). Nothing unless
-/// difference > -margin.
-std::optional<int64_t> rows_for_power(double margin, double difference, double variance, double alpha, double power);
-/// The power that so many rows have, by the same formula.
-double power_of_rows(int64_t rows, double margin, double difference, double variance, double alpha);
+/// What the power of a one-sided test against "at most -margin" follows from (Liu, Hsueh, Hsieh and Chen 2002, Tests
+/// for equivalence or non-inferiority for paired binary data): the true difference, and the variance of one pair's
+/// difference as the test takes it and as it is.
+struct PowerTerms {
+  double margin = 0, difference = 0, null_variance = 0, variance = 0;
+};
+/// Of the score test, when a share `gains` and `losses` of all pairs differ.
+PowerTerms power_terms(double gains, double losses, double margin);
+/// Nothing unless difference > -margin.
+std::optional<int64_t> rows_for_power(const PowerTerms& terms, double alpha, double power);
+double power_of_rows(int64_t rows, const PowerTerms& terms, double alpha);
 
 }  // namespace retort

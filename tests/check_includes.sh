@@ -13,9 +13,10 @@ declare -A allowed=(
   [trainer]="core quant models adapters data distill trainer"
   [export]="core quant models adapters data export"
   [monitor]="core quant models data monitor"
+  [registry]="core registry"
   [report]="core report"
-  [recipes]="core quant models adapters data distill trainer export monitor report recipes"
-  [cli]="core quant models adapters data distill trainer export monitor report recipes cli"
+  [recipes]="core quant models adapters data distill trainer export monitor registry report recipes"
+  [cli]="core quant models adapters data distill trainer export monitor registry report recipes cli"
 )
 bad=0
 for folder in "${!allowed[@]}"; do
@@ -25,7 +26,7 @@ for folder in "${!allowed[@]}"; do
     [[ " ${allowed[$folder]} " == *" $target "* ]] || { echo "$line: $folder may include only: ${allowed[$folder]}"; bad=1; }
   done < <(grep -rnE '#include "[^"]+/' "$folder" --include='*.h' --include='*.cpp' --include='*.cu')
 done
-if grep -rnE '#include [<"]torch/(torch|all|extension)\.h' core quant models adapters data distill trainer export monitor report \
+if grep -rnE '#include [<"]torch/(torch|all|extension)\.h' core quant models adapters data distill trainer export monitor registry report \
      recipes cli tests bench --include='*.h' --include='*.cpp'; then
   echo "torch/torch.h costs 18 s a file: include per-op headers or use the precompiled header"; bad=1
 fi

@@ -1,0 +1,36 @@
+// Simulated outcomes of two models.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "core/rng.h"
+#include "registry/paired.h"
+
+namespace retort {
+
+/// Rows of which each is a gain or a loss with these probabilities.
+inline Discordant drawn_pairs(size_t rows, double gain, double loss, uint64_t seed, uint64_t trial) {
+  Rng rng(seed, trial);
+  Discordant pairs{.rows = static_cast<int64_t>(rows)};
+  for (size_t i = 0; i < rows; ++i) {
+    const double u = rng.uniform();
+    pairs.gains += u < gain;
+    pairs.losses += u >= gain && u < gain + loss;
+  }
+  return pairs;
+}
+
+/// Normal differences (Box and Muller).
+inline std::vector<double> drawn_differences(size_t rows, double mean, double deviation, uint64_t seed,
+                                             uint64_t trial) {
+  Rng rng(seed, trial);
+  std::vector<double> sample(rows);
+  for (double& x : sample) {
+    const double radius = std::sqrt(-2 * std::log(1 - rng.uniform()));
+    x = mean + deviation * radius * std::cos(2 * M_PI * rng.uniform());
+  }
+  return sample;
+}
+
+}  // namespace retort
