@@ -1,34 +1,22 @@
 // MB/s of the guards on real text: FOLDOC and the Jargon File, an entry a row, 500 other entries held out.
-//   guards [--threads 2] [--repeat 5]
-// Prints one JSON object: every guard alone, then all together ("all"); the best of the repetitions.
+//   guards [--threads 2] [--repeat 5] [--only all]
+//   guards --rules    the rules of quality and secrets for docs/guards.md, as Markdown
+// Prints one JSON object: every guard alone, then all together ("all"); the best of the repetitions. CPU seconds are
+// those of all threads, which other programs on the machine disturb less.
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
 
-#include "core/sources.h"
+#include "bench/dictionary_entries.h"
 #include "data/guard_run.h"
 #include "data/minhash.h"
+#include "data/text_measures.h"
 
 namespace retort {
 namespace {
-
-std::vector<Chat> entries_of(const std::string& package, const std::string& name) {
-  const auto file = [&](const char* suffix) {
-    return pull({.uri = fmt::format("deb:{}!usr/share/dictd/{}{}", package, name, suffix), .sha256 = "", .name = ""});
-  };
-  const Stream<Row> rows =
-      open_rows({.kind = "dictd", .path = file(".dict.dz"), .options = {{"index", file(".index").string()}}});
-  std::vector<Chat> chats;
-  for (Row row; rows(row);) {
-    Chat chat;
-    chat.place = row.place;
-    chat.text = row.fields["definition"].get<std::string>();
-    chats.push_back(std::move(chat));
-  }
-  return chats;
-}
 
 GuardSource source_of(const std::vector<Chat>& rows, const char* name) {
   return {name, [&rows] {
@@ -40,8 +28,17 @@ GuardSource source_of(const std::vector<Chat>& rows, const char* name) {
           }};
 }
 
+double cpu_seconds() {
+  rusage used{};
+  getrusage(RUSAGE_SELF, &used);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
+  return seconds(used.ru_utime) + seconds(used.ru_stime);
+}
+
 struct Timing {
-  double seconds = 1e30;
+  double seconds = 1e30, cpu_seconds = 1e30;
   int64_t findings = 0;
 };
 
@@ -59,18 +56,18 @@ Timing time(const std::vector<std::string>& kinds, const std::vector<Chat>& rows
     int64_t findings = 0;
     pass.audit = [&](std::string_view) { ++findings; };
     const auto start = std::chrono::steady_clock::now();
+    const double cpu_start = cpu_seconds();
     const Stream<Chat> stream = guarded(pass, std::make_shared<GuardTotals>());
     for (Chat chat; stream(chat);) continue;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = {std::min(best.seconds, seconds), findings};
+    best = {std::min(best.seconds, seconds), std::min(best.cpu_seconds, cpu_seconds() - cpu_start), findings};
   }
   return best;
 }
 
-int run(int threads, int repeat) {
+int run(int threads, int repeat, const std::string& only) {
   at::set_num_threads(threads);
-  std::vector<Chat> rows = entries_of("dict-foldoc", "foldoc");
-  for (Chat& chat : entries_of("dict-jargon", "jargon")) rows.push_back(std::move(chat));
+  std::vector<Chat> rows = dictionary_entries();
   const std::vector<Chat> held(rows.end() - 500, rows.end());
   rows.resize(rows.size() - 500);
   size_t bytes = 0;
@@ -79,8 +76,10 @@ int run(int threads, int repeat) {
   std::vector<std::string> all;
   for (const auto& [name, kind] : guard_kinds()) all.push_back(name);
   const auto add = [&](const std::string& name, const std::vector<std::string>& kinds) {
+    if (!only.empty() && only != name) return;
     const Timing timing = time(kinds, rows, held, repeat);
     report[name] = {{"megabytes_per_second", static_cast<double>(bytes) / 1e6 / timing.seconds},
+                    {"cpu_seconds", timing.cpu_seconds},
                     {"findings", timing.findings}};
   };
   add("none", {});
@@ -93,17 +92,30 @@ int run(int threads, int repeat) {
   return 0;
 }
 
+void print_rules() {
+  fmt::print("| Rule | Measure | Limit |\n|---|---|---|\n");
+  for (const TextRule& rule : text_rules())
+    fmt::print("| `{}` | {} | {} {:g} |\n", rule.name, rule.text, rule.at_most ? "at most" : "at least", rule.limit);
+  fmt::print("\n| Rule | Found |\n|---|---|\n");
+  for (const GuardRule& rule : guard_kinds().at("secrets")->rules) fmt::print("| `{}` | {} |\n", rule.name, rule.text);
+}
+
 }  // namespace
 }  // namespace retort
 
 int main(int argc, char** argv) {
   CLI::App app("MB/s of the guards on real text");
   int threads = 2, repeat = 5;
+  std::string only;
   app.add_option("--threads", threads);
   app.add_option("--repeat", repeat);
+  app.add_option("--only", only, "one of the guards, none, all");
+  bool rules = false;
+  app.add_flag("--rules", rules, "print the rules instead");
   CLI11_PARSE(app, argc, argv);
   try {
-    return retort::run(threads, repeat);
+    if (rules) return retort::print_rules(), 0;
+    return retort::run(threads, repeat, only);
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

@@ -59,6 +59,7 @@ constexpr const char* key_file_text =
     "variable RETORT_PROJECT_KEY";
 
 void check_rules(const GuardKind& kind, const GuardOptions& options, const Yaml& node) {
+  if (!kind.files(options).empty()) return;  // they may have rules of their own, which the kind knows when it is made
   std::vector<std::string> rules;
   for (const GuardRule& rule : kind.rules) rules.push_back(rule.name);
   for (const auto& [rule, action] : options.actions)

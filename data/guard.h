@@ -87,7 +87,7 @@ struct GuardRule {
 /// A kind of guard. Each data/guards/<name>.cpp defines `extern const GuardKind guard_<name>`.
 struct GuardKind {
   const char* summary;              ///< one line: what is looked for
-  std::vector<GuardRule> rules;     ///< empty: the options' files name them
+  std::vector<GuardRule> rules;     ///< those that ship; the options' files may name more
   Exit refusal = Exit::data_guard;  ///< exit code of action: fail
   bool by_default = false;          ///< runs, and reports, in a recipe that does not name it
   const SchemaBase& (*schema)();    ///< of its options: guard_schema<T>(…) with the kind's own fields

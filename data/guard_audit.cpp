@@ -1,5 +1,6 @@
 #include "data/guard_audit.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <iterator>
 #include <random>
@@ -21,7 +22,13 @@ std::string hex(std::string_view bytes) {
   return text;
 }
 
-std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace); }
+/// A JSON string. Most need no escapes, and a row may have dozens of findings.
+std::string quoted(const std::string& text) {
+  const bool plain = std::all_of(text.begin(), text.end(), [](char c) {
+    return static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0x7f && c != '"' && c != '\\';
+  });
+  return plain ? '"' + text + '"' : Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 /// What a row says, without ambiguity, for hashing.
 std::string identity_of(const Chat& chat) {

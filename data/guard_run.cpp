@@ -228,8 +228,8 @@ class Pass {
       Change &last = changes[kept], &change = changes[i];
       if (change.message == last.message && change.begin < last.end)
         last.end = std::max(last.end, change.end);
-      else
-        changes[++kept] = std::move(change);
+      else if (++kept != i)
+        changes[kept] = std::move(change);
     }
     changes.resize(kept + 1);
     for (auto change = changes.rbegin(); change != changes.rend(); ++change)

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <string>
 
 #include "core/hash.h"
 #include "data/words.h"
@@ -106,20 +108,28 @@ Views words_of(std::string_view text) {
   return words;
 }
 
+bool has_three_words(std::string_view text) {
+  int words = 0;
+  bool space = true;
+  for (char c : text) {
+    words += space && !is_space(c);
+    space = is_space(c);
+    if (words == 3) return true;
+  }
+  return false;
+}
+
 /// Parts between runs of at least `ends` line ends.
 Views parts_of(std::string_view text, size_t ends) {
   Views parts;
-  for (size_t begin = 0, i = 0; i <= text.size();) {
-    size_t run = 0;
-    while (i + run < text.size() && text[i + run] == '\n') ++run;
-    if (run >= ends || i == text.size()) {
-      parts.push_back(text.substr(begin, i - begin));
-      begin = i + run;
-      if (i == text.size()) break;
-    }
-    i += std::max<size_t>(run, 1);
+  for (size_t begin = 0, at = 0;;) {
+    const size_t stop = std::min(text.find('\n', at), text.size());
+    at = std::min(text.find_first_not_of('\n', stop), text.size());
+    if (stop < text.size() && at - stop < ends) continue;
+    parts.push_back(text.substr(begin, stop - begin));
+    if (stop == text.size()) return parts;
+    begin = at;
   }
-  return parts;
 }
 
 bool ends_with_ellipsis(std::string_view line) { return line.ends_with("...") || line.ends_with("…"); }
@@ -254,25 +264,27 @@ void measure_words(const Views& words, std::vector<double>& values) {
   values[longest_word] = longest;
 }
 
-/// How often `needle`, in lower case, is in the text, whatever the text's case.
-size_t mentions(std::string_view text, std::string_view needle) {
-  size_t count = 0;
-  const char first = needle[0], capital = static_cast<char>(first - 'a' + 'A');
-  for (size_t i = 0; i + needle.size() <= text.size(); ++i) {
-    if (text[i] != first && text[i] != capital) continue;
-    size_t n = 1;
-    while (n < needle.size() &&
-           (text[i + n] >= 'A' && text[i + n] <= 'Z' ? text[i + n] + 32 : text[i + n]) == needle[n])
-      ++n;
-    count += n == needle.size();
-  }
+std::string lower_case(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  return lower;
+}
+
+bool contains(std::string_view text, std::string_view needle) {
+  return memmem(text.data(), text.size(), needle.data(), needle.size()) != nullptr;
+}
+
+/// How often `needle` is in the text, without overlaps.
+double mentions(std::string_view text, std::string_view needle) {
+  double count = 0;
+  for (size_t at = text.find(needle); at != std::string_view::npos; at = text.find(needle, at + needle.size())) ++count;
   return count;
 }
 
-bool about_policies(std::string_view line) {
+bool about_policies(std::string_view lower) {
   constexpr std::string_view phrases[] = {"terms of use", "privacy policy", "cookie policy",
                                           "uses cookies", "use of cookies", "use cookies"};
-  return std::any_of(std::begin(phrases), std::end(phrases), [&](std::string_view p) { return mentions(line, p) > 0; });
+  return std::any_of(std::begin(phrases), std::end(phrases), [&](std::string_view p) { return contains(lower, p); });
 }
 
 /// Runs of . ! ? with the quotes and brackets behind them, before white space or the end.
@@ -286,12 +298,15 @@ double sentences_in(std::string_view line) {
   return std::max(count, 1.0);
 }
 
-void measure_lines(std::string_view text, double word_count, std::vector<double>& values) {
+/// `lower` is the text in lower case.
+void measure_lines(std::string_view text, std::string_view lower, double word_count, std::vector<double>& values) {
+  const bool any_script = contains(lower, "javascript"), any_policy = about_policies(lower);
   Views filled;
   double lines = 0, bullets = 0, ellipsis = 0, punctuated = 0, brief = 0, line_ends = 0;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     const std::string_view line = text.substr(begin, end - begin), bare = stripped(line);
+    const std::string_view lower_line = lower.substr(begin, end - begin);
     line_ends += end < text.size();
     begin = end + 1;
     if (end == text.size() && line.empty()) break;
@@ -302,12 +317,13 @@ void measure_lines(std::string_view text, double word_count, std::vector<double>
     filled.push_back(line);
     punctuated += ends_as_sentence(line);
     brief += length_of(line) <= 30;
-    const bool scripted = mentions(bare, "javascript") > 0, legal = about_policies(bare);
+    const bool scripted = any_script && contains(lower_line, "javascript"),
+               legal = any_policy && about_policies(lower_line);
     values[javascript] += scripted;
     values[policy] += legal;
     const bool ends = bare.ends_with('.') || bare.ends_with('?') || bare.ends_with('!') || bare.ends_with('"') ||
                       bare.ends_with('\'');
-    if (ends && !bare.ends_with("...") && !scripted && !legal && words_of(bare).size() >= 3)
+    if (ends && !bare.ends_with("...") && !scripted && !legal && has_three_words(bare))
       values[sentences] += sentences_in(bare);
   }
   values[bullet_lines] = bullets / lines;
@@ -329,20 +345,12 @@ std::vector<double> text_measures(std::string_view text) {
   std::vector<double> values(measures, 0.0);
   const auto count = static_cast<double>(words.size());
   measure_words(words, values);
-  double signs = 0, dots = 0, brackets = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    signs += text[i] == '#';
-    brackets += text[i] == '{';
-    if (text.substr(i).starts_with("..."))
-      ++dots, i += 2;
-    else if (text.substr(i).starts_with("…"))
-      ++dots;
-  }
-  values[hashes] = signs / count;
-  values[ellipses] = dots / count;
-  values[curly_brackets] = brackets;
-  values[lorem_ipsum] = static_cast<double>(mentions(text, "lorem ipsum"));
-  measure_lines(text, count, values);
+  const std::string lower = lower_case(text);
+  values[hashes] = static_cast<double>(std::count(text.begin(), text.end(), '#')) / count;
+  values[ellipses] = (mentions(text, "...") + mentions(text, "…")) / count;
+  values[curly_brackets] = static_cast<double>(std::count(text.begin(), text.end(), '{'));
+  values[lorem_ipsum] = contains(lower, "lorem ipsum") ? mentions(lower, "lorem ipsum") : 0;
+  measure_lines(text, lower, count, values);
   measure_repetition(text, length_of(text), words, values);
   return values;
 }

@@ -78,7 +78,7 @@ struct Held {
 
   Held(const ContaminationOptions& from, const GuardContext& context)
       : options(from),
-        minhash_options{.threshold = from.threshold},
+        minhash_options{.bands = 36, .rows = 3, .threshold = from.threshold},  // finds pairs of low similarity too
         boilerplate(boilerplate_of(context.first_rows, static_cast<size_t>(minhash_options.words))),
         index(minhash_options) {
     const size_t words = static_cast<size_t>(options.words), short_words = static_cast<size_t>(options.short_words);

@@ -65,17 +65,16 @@ class Places {
 /// say the same.
 uint64_t exact_hash(const Chat& chat) {
   std::string text;
+  text.reserve(chat.text.size());
+  const auto is_blank = [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); };
   const auto add = [&](std::string_view part) {
-    bool space = true;
-    for (char c : part) {
-      const bool blank = c == ' ' || (c >= '\t' && c <= '\r');
-      if (!blank)
-        text += c;
-      else if (!space)
-        text += ' ';
-      space = blank;
+    for (auto at = part.begin(); at != part.end();) {
+      const auto end = std::find_if(at, part.end(), is_blank), begin = at;
+      at = std::find_if_not(end, part.end(), is_blank);
+      if (begin == end) continue;  // blanks at the beginning
+      text.append(begin, end);
+      if (at != part.end()) text += ' ';
     }
-    if (text.ends_with(' ')) text.pop_back();
     text += '\0';
   };
   for (const Message& message : chat.messages) add(message.role), add(message.content);

@@ -54,14 +54,12 @@ std::string measured_text(const Chat& chat) {
 
 Look make(const GuardOptions& common, const GuardContext&) {
   const auto& options = static_cast<const QualityOptions&>(common);
-  std::vector<std::pair<size_t, double>> limits;  // index into text_rules(), limit
+  std::map<size_t, double> limits;  // by index into text_rules()
   for (const std::string& name : options.rules)
     for (size_t i : rules_named(name)) {
       auto own = options.limits.find(text_rules()[i].name);
-      limits.emplace_back(i, own == options.limits.end() ? text_rules()[i].limit : own->second);
+      limits[i] = own == options.limits.end() ? text_rules()[i].limit : own->second;
     }
-  std::sort(limits.begin(), limits.end());
-  limits.erase(std::unique(limits.begin(), limits.end()), limits.end());
   return [limits](const GuardRow& row, std::vector<Finding>& findings) -> LookInOrder {
     const std::vector<double> values = text_measures(measured_text(row.chat()));
     if (values.empty()) return {};

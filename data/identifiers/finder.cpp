@@ -170,6 +170,9 @@ CompiledForm compiled(size_t rule, const NumberForm& form) {
   return result;
 }
 
+/// Whether a text is the number of a rule: by its form and check alone, or with a word of its scheme beside it.
+enum class Likeness { none, form, named };
+
 constexpr const char* phone_context =
     "phone|tel|telephone|call|calling|fax|mobil|cell|cellphone|whatsapp|sms|dial|contact|telefon|telefax|handy|"
     "rufnummer|celular|cellular|appelez|movil|fon|text me";
@@ -200,8 +203,10 @@ struct IdentifierFinder::Plan {
   size_t bitcoin, ethereum, ip, email, phone;
 
   void find_emails(std::string_view text, std::vector<FoundSpan>& found) const;
-  void find_numbers(std::string_view text, const std::vector<Group>& groups, std::vector<FoundSpan>& found) const;
-  bool is_number(std::string_view text, const std::vector<Group>& groups, size_t first, const CompiledForm& form) const;
+  void find_numbers(std::string_view text, const std::vector<Group>& groups, std::vector<FoundSpan>& found,
+                    std::vector<FoundSpan>& named) const;
+  Likeness likeness(std::string_view text, const std::vector<Group>& groups, size_t first,
+                    const CompiledForm& form) const;
   std::optional<FoundSpan> single_group(std::string_view text, const Group& group) const;
   std::optional<FoundSpan> ipv4(std::string_view text, const std::vector<Group>& groups, size_t first) const;
   void find_ipv6(std::string_view text, const Cluster& cluster, std::vector<FoundSpan>& found) const;
@@ -244,13 +249,13 @@ void IdentifierFinder::Plan::find_emails(std::string_view text, std::vector<Foun
   }
 }
 
-bool IdentifierFinder::Plan::is_number(std::string_view text, const std::vector<Group>& groups, size_t first,
-                                       const CompiledForm& form) const {
+Likeness IdentifierFinder::Plan::likeness(std::string_view text, const std::vector<Group>& groups, size_t first,
+                                          const CompiledForm& form) const {
   size_t count = form.parts.size();
-  if (first + count > groups.size()) return false;
+  if (first + count > groups.size()) return Likeness::none;
   for (size_t i = 0; i < count; ++i)
     if (groups[first + i].size() != form.parts[i].second || (i > 0 && groups[first + i].before != form.parts[i].first))
-      return false;
+      return Likeness::none;
   const NumberRule& rule = number_rules()[form.rule];
   size_t begin = groups[first].begin, end = groups[first + count - 1].end;
   std::string number;
@@ -261,7 +266,7 @@ bool IdentifierFinder::Plan::is_number(std::string_view text, const std::vector<
   if (rule.lower_case && std::none_of(number.begin(), number.end(), [](char c) { return c >= 'A' && c <= 'Z'; }))
     for (char& c : number)
       if (c >= 'a') c = static_cast<char>(c - 'a' + 'A');
-  if (!rule.valid(number)) return false;
+  if (!rule.valid(number)) return Likeness::none;
   // Part of something longer: digits follow after a point or a hyphen, or a telephone number's plus stands before.
   auto goes_on = [&](char separator, const Group& neighbour) {
     return neighbour.has_digit && (separator == '-' || separator == '.' || separator == '/');
@@ -269,14 +274,16 @@ bool IdentifierFinder::Plan::is_number(std::string_view text, const std::vector<
   auto next_in_row = [&](char separator, const Group& neighbour) { return separator == ' ' && neighbour.only_digits; };
   const Group* before = first > 0 ? &groups[first - 1] : nullptr;
   const Group* after = first + count < groups.size() ? &groups[first + count] : nullptr;
-  if (begin > 0 && text[begin - 1] == '+') return false;
-  if ((before && goes_on(groups[first].before, *before)) || (after && goes_on(after->before, *after))) return false;
+  if (begin > 0 && text[begin - 1] == '+') return Likeness::none;
+  if ((before && goes_on(groups[first].before, *before)) || (after && goes_on(after->before, *after)))
+    return Likeness::none;
   bool in_context = rule.context[0] != 0 && has_context(text, begin, end, rule.context, kContextBefore, kContextAfter);
-  if (form.needs_context) return in_context;
+  if (in_context) return Likeness::named;
+  if (form.needs_context) return Likeness::none;
   // A rule that wants a word beside its bare digits trusts its layout only where no more digits stand beside it.
   bool in_row = form.grouped && ((before && next_in_row(groups[first].before, *before)) ||
                                  (after && next_in_row(after->before, *after)));
-  return !in_row || in_context || rule.context[0] == 0;
+  return !in_row || rule.context[0] == 0 ? Likeness::form : Likeness::none;
 }
 
 std::optional<FoundSpan> IdentifierFinder::Plan::single_group(std::string_view text, const Group& group) const {
@@ -321,13 +328,14 @@ void IdentifierFinder::Plan::find_ipv6(std::string_view text, const Cluster& clu
 }
 
 void IdentifierFinder::Plan::find_numbers(std::string_view text, const std::vector<Group>& groups,
-                                          std::vector<FoundSpan>& found) const {
+                                          std::vector<FoundSpan>& found, std::vector<FoundSpan>& named) const {
   for (size_t first = 0; first < groups.size(); ++first) {
     const Group& group = groups[first];
     if (group.size() < by_first.size())
       for (const CompiledForm& form : by_first[group.size()])
-        if (is_number(text, groups, first, form))
-          found.push_back({form.rule, group.begin, groups[first + form.parts.size() - 1].end});
+        if (const Likeness like = likeness(text, groups, first, form); like != Likeness::none)
+          (like == Likeness::named ? named : found)
+              .push_back({form.rule, group.begin, groups[first + form.parts.size() - 1].end});
     if (auto address = single_group(text, group)) found.push_back(*address);
     if (auto address = ipv4(text, groups, first)) found.push_back(*address);
   }
@@ -387,23 +395,25 @@ void IdentifierFinder::Plan::find_phones(std::string_view text, const Cluster& c
 
 void IdentifierFinder::find(std::string_view text, std::vector<FoundSpan>& found) const {
   const Plan& plan = *plan_;
-  std::vector<FoundSpan> all;
-  if (plan.wanted[plan.email]) plan.find_emails(text, all);
+  std::vector<FoundSpan> all, named;
+  if (plan.wanted[plan.email]) plan.find_emails(text, named);
   for (size_t at = 0; at < text.size(); ++at) {
     if (!is_digit(text[at])) continue;
     Cluster cluster = cluster_at(text, at);
     at = std::max(at, cluster.end - 1);
     if (cluster.digits < 7 && cluster.dots < 3 && cluster.colons < 2 && cluster.longest_word < 14) continue;
-    plan.find_numbers(text, groups_of(text, cluster), all);
+    plan.find_numbers(text, groups_of(text, cluster), all, named);
     if (plan.wanted[plan.ip] && cluster.colons >= 2) plan.find_ipv6(text, cluster, all);
     if (plan.wanted[plan.phone] && cluster.digits >= 7) plan.find_phones(text, cluster, all);
     if (cluster.end - cluster.begin > kMaxCluster) at = std::max(at - kMaxIdentifier, cluster.begin + kMaxCluster / 2);
   }
-  // What overlaps: e-mail, then the rule that comes first, then the place that comes first.
+  // What overlaps: e-mail, then what has a word of its scheme beside it, then the rule and the place that come first.
   auto preference = [&](const FoundSpan& a) { return std::tuple(a.rule != plan.email, a.rule, a.begin); };
-  std::sort(all.begin(), all.end(),
-            [&](const FoundSpan& a, const FoundSpan& b) { return preference(a) < preference(b); });
-  for (const FoundSpan& one : keep_apart(all)) found.push_back(one);
+  for (std::vector<FoundSpan>* spans : {&named, &all})
+    std::sort(spans->begin(), spans->end(),
+              [&](const FoundSpan& a, const FoundSpan& b) { return preference(a) < preference(b); });
+  named.insert(named.end(), all.begin(), all.end());
+  for (const FoundSpan& one : keep_apart(named)) found.push_back(one);
 }
 
 }  // namespace retort

@@ -32,20 +32,6 @@ bool is_top_level_domain(std::string_view label) {
   return psl_is_public_suffix2(psl_builtin(), lower.c_str(), PSL_TYPE_ICANN | PSL_TYPE_NO_STAR_RULE) != 0;
 }
 
-bool ends_with_domain(std::string_view domain, std::string_view parent) {
-  if (domain.size() < parent.size()) return false;
-  std::string_view tail = domain.substr(domain.size() - parent.size());
-  bool same =
-      std::equal(tail.begin(), tail.end(), parent.begin(), [](char a, char b) { return (a | 0x20) == b || a == b; });
-  return same && (domain.size() == parent.size() || domain[domain.size() - parent.size() - 1] == '.');
-}
-
-bool is_example(std::string_view domain) {
-  for (const char* parent : {"example.com", "example.net", "example.org", "example", "test", "invalid", "localhost"})
-    if (ends_with_domain(domain, parent)) return true;
-  return false;
-}
-
 /// Whether what lies before `begin` makes the word a URL's user: scheme://user:password@host.
 bool is_url_user(std::string_view text, size_t begin) {
   size_t start = begin;
@@ -118,7 +104,7 @@ std::optional<std::pair<size_t, size_t>> email_at(std::string_view text, size_t 
   std::string_view local = text.substr(begin, at - begin);
   if (local.empty() || local.back() == '.' || local.find("..") != std::string_view::npos) return {};
   size_t end = domain_end(text, at + 1);
-  if (end == at + 1 || is_example(text.substr(at + 1, end - at - 1)) || is_url_user(text, begin)) return {};
+  if (end == at + 1 || is_url_user(text, begin)) return {};
   if (local == "git" && end < text.size() && (text[end] == ':' || text[end] == '/')) return {};
   return std::pair{begin, end};
 }

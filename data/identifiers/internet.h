@@ -10,7 +10,7 @@ namespace retort {
 
 /// The e-mail address around the '@' at `at`, as [begin, end): a dot-atom of RFC 5321 and a domain under a top-level
 /// domain of the public suffix list; letters of the Latin script may be accented. None for the user of a URL or of scp
-/// (git@host:path), and for the domains that RFC 2606 and 6761 keep for examples.
+/// (git@host:path).
 std::optional<std::pair<size_t, size_t>> email_at(std::string_view text, size_t at);
 
 /// Four decimal numbers to 255 without leading zeros. `global`: only addresses that IANA's special-purpose registry

@@ -8,26 +8,29 @@ namespace {
 
 constexpr bool alone = false, in_context = true;
 
-/// Longest first, so that a shorter number is not found in the beginning of a longer one.
-const std::vector<NumberForm> card_forms = {
-    {"###################", alone},
-    {"#### #### #### #### ###", alone},
-    {"####-####-####-####-###", alone},
-    {"##################", alone},
-    {"#################", alone},
-    {"################", alone},
-    {"#### #### #### ####", alone},
-    {"####-####-####-####", alone},
-    {"####.####.####.####", alone},
-    {"###############", alone},
-    {"#### ###### #####", alone},
-    {"####-######-#####", alone},
-    {"##############", alone},
-    {"#### ###### ####", alone},
-    {"####-######-####", alone},
-    {"#############", alone},
-    {"############", alone},
-};
+/// Longest first, so that a shorter number is not found in the beginning of a longer one. Functions, not constants:
+/// number_rules() is called before main, when constants of this file may not be made yet.
+std::vector<NumberForm> card_forms() {
+  return {
+      {"###################", alone},
+      {"#### #### #### #### ###", alone},
+      {"####-####-####-####-###", alone},
+      {"##################", alone},
+      {"#################", alone},
+      {"################", alone},
+      {"#### #### #### ####", alone},
+      {"####-####-####-####", alone},
+      {"####.####.####.####", alone},
+      {"###############", alone},
+      {"#### ###### #####", alone},
+      {"####-######-#####", alone},
+      {"##############", alone},
+      {"#### ###### ####", alone},
+      {"####-######-####", alone},
+      {"#############", alone},
+      {"############", alone},
+  };
+}
 
 /// 15 to 33 characters, together or in groups of four.
 std::vector<NumberForm> iban_forms() {
@@ -49,7 +52,7 @@ std::vector<NumberForm> iban_forms() {
 const std::vector<NumberRule>& number_rules() {
   static const std::vector<NumberRule> rules = {
       {"iban", "bank account: mod 97, the country's length and layout", is_iban, iban_forms(), "", true},
-      {"card", "payment card: Luhn, an issuer's prefix and length", is_payment_card, card_forms},
+      {"card", "payment card: Luhn, an issuer's prefix and length", is_payment_card, card_forms()},
       {"us_ssn",
        "US Social Security Number with separators, or with a word nearby",
        is_us_ssn,

@@ -137,7 +137,7 @@ TEST(MinHash, MissesNoNearDuplicateOfRealText) {
     found += match.has_value();
     index.add(sketches[i], static_cast<int64_t>(i));
   }
-  EXPECT_GT(pairs, 10u);
+  EXPECT_GT(pairs, 5u);
   // At J = 0.6 a pair is found with probability 0.57, at 0.8 with 0.995.
   EXPECT_GE(static_cast<double>(found), 0.7 * static_cast<double>(pairs)) << pairs;
 }
@@ -196,12 +196,11 @@ TEST(Deduplicate, ComparesNewRowsWithOldOnes) {
   EXPECT_EQ(result.audit[1]["detail"], "same as " + old + ":2");
 }
 
-// 40 words of template and 6 of its own make no near duplicates.
+// 40 words of template and one of its own make no near duplicates.
 TEST(Deduplicate, LooksPastATemplate) {
   std::vector<Chat> rows;
   for (int i = 0; i < 60; ++i)
-    rows.push_back(chat_row(fox + " and " + fox + fmt::format(" term a{} b{} c{} d{}", i, i, i, i), "yes",
-                            fmt::format("r:{}", i + 1)));
+    rows.push_back(chat_row(fox + " and " + fox + fmt::format(" term a{}", i), "yes", fmt::format("r:{}", i + 1)));
   EXPECT_TRUE(guard("{" + off + "{}}", rows).audit.empty());
   rows.resize(10);  // too few to know what a template is
   EXPECT_EQ(guard("{" + off + "{}}", rows).audit.size(), 9u);

@@ -133,9 +133,11 @@ TEST(Guards, HashNeedsAProjectKey) {
 
 TEST(Guards, TheNumberOfThreadsChangesNothing) {
   std::vector<std::string> texts;
-  for (int i = 0; i < 9000; ++i)
+  for (int i = 0; i < 9000; ++i) {
+    const int row = i % 7000;
     texts.push_back(
-        fmt::format("{} wrote {} lines about subject {} to {}@example.com", i % 37, i % 5, i % 211, i % 1999));
+        fmt::format("{} wrote {} lines about subject {} to {}@example.com", row % 37, row % 5, row % 211, row % 1999));
+  }
   const Key key;
   const std::string yaml =
       "{key_file: " + key.path + ", deduplicate: {action: drop}, pii: {action: hash}, quality: {}}";
@@ -160,7 +162,7 @@ TEST(Guards, AreReadStrictly) {
            {"{deduplicate: {action: redact}}", "report, drop, fail"},
            {"{deduplicate: {actions: {nearly: drop}}}", "did you mean near"},
            {"{quality: {limits: {gopher_words: 5}}}", "gopher_min_words"},
-           {"{quality: {rules: [gofer]}}", "did you mean gopher"},
+           {"{quality: {rules: [gophr]}}", "did you mean gopher"},
            {"{contamination: {words: 4}}", "short_words"},
            {"{contamination: true}", "false"},
            {"{key: secret}", "key_file"},
