@@ -56,6 +56,10 @@ Json title_of(const Json& report) {
     title.update(drift_title(report));
     return title;
   }
+  if (report.contains("router")) {
+    title.update(router_title(report));
+    return title;
+  }
   if (refused > 0) {
     title["status"] = "bad";
     title["status_text"] = "Refused by the export gate";
@@ -78,6 +82,7 @@ Json title_of(const Json& report) {
 Json tiles_of(const Json& report, const std::vector<EvaluationGroup>& evaluations) {
   Json tiles = Json::array();
   if (report.contains("drift")) return drift_tiles(report);
+  if (report.contains("router")) return router_tiles(report);
   if (Json tile = evaluation_tile(evaluations); !tile.is_null()) tiles.push_back(std::move(tile));
   if (const Json* file = shipped_file(report)) {
     std::string bits = show_number(value_at(*file, "/bits_per_weight"), 3);
@@ -241,6 +246,7 @@ Json report_view(const Json& report) {
           {"samples", samples_view(report)},
           {"distill", distill_view(report)},
           {"drift", drift_view(report)},
+          {"router", router_view(report)},
           {"exports", exports_view(report)},
           {"commands", serve_commands(report)},
           {"training", training_facts(report)},

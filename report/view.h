@@ -36,6 +36,10 @@ Json drift_view(const Json& report);
 Json drift_title(const Json& report);
 Json drift_tiles(const Json& report);
 Json drift_charts(const Json& report);
+/// The part that shows a router on held-out rows, or null; and what the top of the page says of it.
+Json router_view(const Json& report);
+Json router_title(const Json& report);
+Json router_tiles(const Json& report);
 /// The part that shows what the guards found: {facts, rules, limits}, or null for a run without guards.
 Json guards_view(const Json& report);
 /// The numbers that the page's script draws.
