@@ -40,10 +40,10 @@ class Grams {
     if (fresh) found->second.first = item;
   }
   /// Takes out what more than `common` items have, and what half of more than one have.
-  void finish(size_t common, size_t items, const Boilerplate& boilerplate) {
+  void finish(size_t common, size_t items) {
     std::erase_if(items_, [&](const auto& entry) {
       const size_t count = entry.second.count;
-      return count > common || (count > 1 && count * 2 > items) || boilerplate.contains(entry.first);
+      return count > common || (count > 1 && count * 2 > items);
     });
     size_t bits = 1 << 16;
     while (bits < items_.size() * 16) bits *= 2;
@@ -67,11 +67,36 @@ class Grams {
   std::vector<uint64_t> bits_;
 };
 
+/// The n-grams of a row but those of which more than half are a template's words in a row: "Answer with one word. Term:
+/// active" says nothing about the row that it begins.
+class OwnGrams {
+ public:
+  OwnGrams(std::span<const Chat> first_rows, size_t n)
+      : n_(n), half_(n / 2 + 1), boilerplate_(boilerplate_of(first_rows, half_)) {}
+
+  template <typename Use>
+  void each(const Words& words, Use use) const {
+    const std::vector<uint64_t> grams = word_grams(words, n_), halves = word_grams(words, half_);
+    size_t free_from = 0;  // the first gram after the last template seen
+    for (size_t half = 0; half < halves.size(); ++half) {
+      if (boilerplate_.contains(halves[half])) free_from = half + 1;
+      if (half + half_ < n_) continue;
+      const size_t gram = half + half_ - n_;
+      if (gram >= free_from) use(grams[gram]);
+    }
+  }
+
+ private:
+  size_t n_, half_;
+  Boilerplate boilerplate_;
+};
+
 struct Held {
   ContaminationOptions options;
   MinHashOptions minhash_options;
   Boilerplate boilerplate;
   std::vector<std::string> items;  ///< "validation: file:line"
+  OwnGrams own, short_own;
   Grams grams, short_grams;
   std::unordered_map<uint64_t, uint32_t> whole;  ///< hash of all words -> item
   MinHashIndex index;
@@ -80,15 +105,16 @@ struct Held {
       : options(from),
         minhash_options{.bands = 36, .rows = 3, .threshold = from.threshold},  // finds pairs of low similarity too
         boilerplate(boilerplate_of(context.first_rows, static_cast<size_t>(minhash_options.words))),
+        own(context.first_rows, static_cast<size_t>(from.words)),
+        short_own(context.first_rows, static_cast<size_t>(from.short_words)),
         index(minhash_options) {
-    const size_t words = static_cast<size_t>(options.words), short_words = static_cast<size_t>(options.short_words);
     for (const GuardSource& source : context.held_out) {
       const Stream<Chat> rows = source.open();
       for (Chat chat; rows(chat); chat = {}) add(source.name, chat);
     }
     const auto common = static_cast<size_t>(options.common);
-    grams.finish(common, items.size(), boilerplate_of(context.first_rows, words));
-    short_grams.finish(common, items.size(), boilerplate_of(context.first_rows, short_words));
+    grams.finish(common, items.size());
+    short_grams.finish(common, items.size());
   }
 
   void add(const std::string& source, const Chat& chat) {
@@ -100,10 +126,9 @@ struct Held {
     whole.emplace(hash_of(row.words()), item);
     // Prompt and answer are one sequence of words, so the n-grams across their seam are among these.
     if (length >= static_cast<size_t>(options.words))
-      for (uint64_t gram : word_grams(row.words(), static_cast<size_t>(options.words))) grams.add(gram, item);
+      own.each(row.words(), [&](uint64_t gram) { grams.add(gram, item); });
     else
-      for (uint64_t gram : word_grams(row.words(), static_cast<size_t>(options.short_words)))
-        short_grams.add(gram, item);
+      short_own.each(row.words(), [&](uint64_t gram) { short_grams.add(gram, item); });
     index.add(minhash(row.words(), minhash_options, boilerplate), item);
   }
 

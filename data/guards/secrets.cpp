@@ -71,6 +71,7 @@ std::vector<GuardRule> guard_rules() {
 extern const GuardKind guard_secrets{
     .summary = "secrets: keys, tokens and passwords",
     .rules = guard_rules(),
+    .by_default = true,
     .schema = []() -> const SchemaBase& { return schema_of(static_cast<SecretsOptions*>(nullptr)); },
     .read = read_guard_options<SecretsOptions>,
     .files = [](const GuardOptions& options) -> std::vector<std::string> {

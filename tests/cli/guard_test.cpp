@@ -113,6 +113,34 @@ TEST_F(GuardCommand, LeavesNothingHalfWrittenWhenItIsKilled) {
   EXPECT_TRUE(fs::exists(audit()));
 }
 
+TEST_F(GuardCommand, NamesTheLineOfABadRuleFile) {
+  const std::string rules = (folder / "rules.toml").string();
+  write_atomic(rules, "title = \"x\"\n[[rules]\n");
+  const ProcessResult result = retort({"guard", recipe, "data.guards.secrets={rules: " + rules + "}"});
+  EXPECT_EQ(result.status, 65);
+  EXPECT_NE(result.errors.find("rules.toml:2"), std::string::npos) << result.errors;
+  EXPECT_FALSE(fs::exists(audit()));
+}
+
+TEST_F(GuardCommand, NoValueIsInTheAuditsBytes) {
+  const std::vector<std::string> values = {"ann.lee@example.com", "4539578763621486", "GB82WEST12345698765432",
+                                           "123-45-6789",         "+1 212 555 0123",  "8.8.4.4",
+                                           "x7Rq0pLw92"};
+  std::vector<std::pair<std::string, std::string>> rows = {{"password = x7Rq0pLw92", "none"}};
+  for (const std::string& value : values) rows.push_back({"What is mine?", "It is " + value + ", " + value + "."});
+  write_rows("train.jsonl", rows);
+  write_rows("held.jsonl", rows);
+  const ProcessResult result = retort({"guard", recipe, "data.guards.pii={}", "data.guards.quality={}"});
+  ASSERT_EQ(result.status, 0) << result.errors;
+  const std::string bytes = read_text(audit());
+  for (const char* rule : {"email", "card", "iban", "us_ssn", "phone", "ip", "assignment", "whole"})
+    EXPECT_NE(bytes.find(fmt::format("\"rule\":\"{}\"", rule)), std::string::npos) << rule;
+  for (const std::string& value : values) {
+    EXPECT_EQ(bytes.find(value), std::string::npos) << value;
+    EXPECT_EQ((result.output + result.errors).find(value), std::string::npos) << value;
+  }
+}
+
 TEST_F(GuardCommand, RefusesAProjectKeyInTheRecipe) {
   const ProcessResult result = retort({"guard", recipe, "data.guards.key=abc"});
   EXPECT_EQ(result.status, 64);

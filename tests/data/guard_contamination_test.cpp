@@ -68,7 +68,14 @@ TEST(Contamination, DoesNotTakeATemplateForARow) {
     rows.push_back(chat_row(instruction + fmt::format("t{}", i), "networking", fmt::format("r:{}", i)));
   held.push_back(chat_row(instruction + "something else", "hardware", "held:1"));
   EXPECT_TRUE(guard("{" + off + "{}}", rows, held).audit.empty());
-  // So does a text that more than `common` evaluation rows share.
+  // Nor a template with the one word that follows it in both.
+  held.push_back(chat_row(instruction + "t3 or more", "software", "held:2"));
+  EXPECT_TRUE(guard("{" + off + "{}}", rows, held).audit.empty());
+  // But what is written behind it counts.
+  rows.push_back(chat_row(instruction + "this " + thirteen, "networking", "r:41"));
+  held.push_back(chat_row(instruction + "that " + thirteen, "hardware", "held:3"));
+  EXPECT_EQ(guard("{" + off + "{threshold: 1}}", rows, held).found(), Rules{"ngram r:41"});
+  // A text that more than `common` evaluation rows share says nothing either.
   held.clear();
   for (int i = 0; i < 30; ++i)
     held.push_back(chat_row(fmt::format("q{} ", i) + (i < 11 ? thirteen : fmt::format("{} {} {}", i * 3, i * 5, i * 7)),

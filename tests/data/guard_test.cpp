@@ -100,6 +100,14 @@ TEST(Guards, RedactAndHashReplaceTheValueAlone) {
   EXPECT_EQ(hashed.audit[0]["hmac"].get<std::string>().substr(0, 16), "68ee8db751192140");
 }
 
+TEST(Guards, FindingsThatOverlapBecomeOnePlaceholder) {
+  const std::string off = "deduplicate: false, contamination: false, ";
+  const Guarded result = guard("{" + off + "pii: {action: redact}, secrets: {action: redact}}",
+                               text_rows({"token: ann.lee7x@corp.com/zQ91k and bob@example.org"}));
+  EXPECT_EQ(result.found(), (std::vector<std::string>{"email rows:1", "email rows:1", "assignment rows:1"}));
+  EXPECT_EQ(result.rows[0].text, "token: [ASSIGNMENT] and [EMAIL]");
+}
+
 TEST(Guards, AnAuditNeverHoldsTheValue) {
   const Guarded result = guard("{pii: {}, deduplicate: false}", {chat_row(mail, "answer", "r:1")});
   ASSERT_FALSE(result.audit.empty());
