@@ -78,6 +78,19 @@ TEST(Identifiers, SocialSecurityNumbersFollowTheirIssuersRules) {
     EXPECT_FALSE(is_us_ssn(never)) << never;
 }
 
+TEST(Identifiers, TwoCheckDigitsBothCount) {
+  EXPECT_TRUE(is_tr_kimlik("10000000146"));
+  EXPECT_FALSE(is_tr_kimlik("10000001046"));  // the sum, which is the last digit, stays
+}
+
+TEST(Identifiers, EmailsAreWholeAddresses) {
+  EXPECT_EQ(found_in("<Ann.Lee@mail.org>, josé@correo.es. a+b_c@x.co.uk!"),
+            (Found{"email Ann.Lee@mail.org", "email josé@correo.es", "email a+b_c@x.co.uk"}));
+  for (const char* text : {"a..b@mail.org", "a.@mail.org", "ann@localhost", "ann@mail.notatld", "git@host.com:team/x",
+                           "https://ann:pass@host.com/", "ann @ mail.org", "@mail.org", "ann@-mail.org"})
+    EXPECT_TRUE(found_in(text).empty()) << text;
+}
+
 // Recall and precision with other seeds: bench/identifiers.cpp, docs/guards.md.
 TEST(Identifiers, AreFoundAndNothingElseIs) {
   const IdentifierFinder finder({.regions = {"US", "GB"}});
