@@ -20,6 +20,8 @@ double upper_bound(int64_t losses, int64_t rows, double delta) {
   return boost::math::quantile(beta, 1 - delta);
 }
 
+double lower_bound(int64_t losses, int64_t rows, double delta) { return 1 - upper_bound(rows - losses, rows, delta); }
+
 std::vector<double> features_of(const RouteRow& row, const std::vector<RouterFeature>& features) {
   std::vector<double> x;
   for (const RouterFeature& feature : features) {
@@ -205,6 +207,7 @@ Json evaluate_router(const Router& router, const RouteData& data) {
   Json chosen{{"to_small", static_cast<double>(sent) / n},
               {"quality", quality},
               {"loss", static_cast<double>(losses) / n},
+              {"loss_at_least", lower_bound(losses, rows, router.delta)},
               {"loss_at_most", upper_bound(losses, rows, router.delta)},
               {"pgr", large > small ? Json((quality - small) / (large - small)) : Json(nullptr)}};
   if (costs) chosen["cost"] = cost, chosen["large_cost"] = large_cost;
