@@ -116,7 +116,9 @@ TEST(Router, SendsNothingWhereNothingCanBeShown) {
   for (RouteRow& row : data.rows) row.small = 1;
   const Router all = calibrate_router(data, {.epsilon = 0.1});
   ASSERT_TRUE(all.threshold);
-  EXPECT_LE(all.bound, 0.1);
+  EXPECT_NEAR(all.bound, 1 - std::pow(0.1, 1.0 / static_cast<double>(all.rows)), 1e-9);  // Clopper and Pearson of 0
+  for (RouteRow& row : data.rows) row.small = row.large = 0;  // both wrong: nothing is gained by the large model
+  EXPECT_GT(calibrate_router(data, {.epsilon = 0.1}).score(data.rows[0]), 0.9);
 }
 
 RouteRow simple(double x, double small, double large) {
