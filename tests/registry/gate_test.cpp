@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "registry/paired.h"
 
 namespace retort {
 namespace {
@@ -49,6 +50,7 @@ TEST(PromotionGate, SaysHowManyRowsAreMissing) {
   const PromotionVerdict few = judge_promotion(outcomes(96, 2, 2));
   EXPECT_EQ(few.decision, PromotionDecision::inconclusive);
   ASSERT_TRUE(few.more_rows);
+  EXPECT_EQ(*few.more_rows, *rows_for_power(power_terms(0.02, 0.02, 0.02), 0.05, 0.8) - 100);
   EXPECT_TRUE(says(few, "needs " + std::to_string(*few.more_rows) + " more rows"));
   // With as many rows as it asked for, at the same shares, it decides.
   const double times = static_cast<double>(100 + *few.more_rows) / 100 * 1.3;
@@ -126,6 +128,9 @@ TEST(PromotionGate, RejectsBeyondALimit) {
   PromotionCase given = outcomes(960, 25, 15);
   given.limits = {{.name = "bytes", .value = 100, .at_most = 100}};
   EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::promote);
+  given.limits[0].value = 101;
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::reject);
+  given.limits[0].value = 100;
   given.limits.push_back({.name = "tokens_per_second", .value = 19, .at_least = 20});
   const PromotionVerdict verdict = judge_promotion(given);
   EXPECT_EQ(verdict.decision, PromotionDecision::reject);
