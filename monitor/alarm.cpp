@@ -67,6 +67,15 @@ Evidence evidence_of_accuracy(int64_t right, int64_t rows, double before) {
   return evidence;
 }
 
+double accuracy_lower_bound(double share, double rows) {
+  if (!(share >= 0 && share <= 1 && rows >= 1))
+    fail(Exit::bad_input, "an accuracy of {} over {} answers; it lies between 0 and 1, over at least one", share, rows);
+  constexpr double z = 1.644854;
+  const double z2 = z * z;
+  return (share + z2 / (2 * rows) - z * std::sqrt(share * (1 - share) / rows + z2 / (4 * rows * rows))) /
+         (1 + z2 / rows);
+}
+
 Evidence merge_evidence(std::span<const Evidence> signals) {
   if (signals.empty()) fail(Exit::bad_input, "no signal to take evidence from");
   Evidence mean{};

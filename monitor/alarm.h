@@ -39,6 +39,8 @@ Evidence evidence_of_p_value(double p_value);
 /// and 0.20 (never below a tenth of `before`). `before` must be a lower bound of the accuracy for the guarantee to
 /// hold. Error(bad_input) unless 0 <= right <= rows and 0 < before < 1.
 Evidence evidence_of_accuracy(int64_t right, int64_t rows, double before);
+/// A 95 % lower bound of an accuracy of `share` over `rows` answers (Wilson 1927), for `before` above.
+double accuracy_lower_bound(double share, double rows);
 /// The mean by alternative: valid whatever the dependence between the signals. Error(bad_input) when empty.
 Evidence merge_evidence(std::span<const Evidence> signals);
 

@@ -25,7 +25,8 @@ std::vector<double> quantile_edges(const Values& sample, int bins) {
     while (upto < row) upto += sample.counts[++at];
     // A heavy value is cut off from what lies below it, else below and on it would be one bin.
     const double value = sample.distinct[at];
-    if (sample.counts[at] * bins >= sample.total) edges.push_back(std::nextafter(value, -INFINITY));
+    if (sample.counts[at] > 1 && sample.counts[at] * bins >= sample.total)
+      edges.push_back(std::nextafter(value, -INFINITY));
     edges.push_back(value);
   }
   std::sort(edges.begin(), edges.end());

@@ -12,8 +12,8 @@
 namespace retort {
 
 /// Inner edges of `bins` bins (e_i-1, e_i] of about equal counts: quantiles of the sample that are values of it. A
-/// value that alone fills a bin gets one of its own, so that what falls on either side of it shows. Fewer bins where
-/// values repeat; none of a constant sample's neighbours fall with it.
+/// repeated value that alone fills a bin gets one of its own, so that what falls on either side of it shows. Fewer bins
+/// where values repeat; none of a constant sample's neighbours fall with it.
 std::vector<double> quantile_edges(const Values& sample, int bins);
 /// Counts in the edges.size() + 1 bins (e_i-1, e_i], the outer ones open.
 std::vector<int64_t> bin_counts(const Values& sample, std::span<const double> edges);

@@ -57,12 +57,21 @@ const Schema<DetectorOptions>& schema_of(DetectorOptions*) {
 }
 
 static void require_finite(std::span<const double> numbers) {
+  constexpr double kLargest = 1e100;  // sums of squares and of cubes stay finite
   for (size_t i = 0; i < numbers.size(); ++i) {
-    if (!std::isfinite(numbers[i])) {
-      fail(Exit::bad_input, "drift: number {} of the sample is {}; leave out rows that have no finite value", i,
-           numbers[i]);
+    if (!(std::abs(numbers[i]) <= kLargest)) {
+      fail(Exit::bad_input, "drift: number {} of the sample is {}; leave out rows without a finite value up to {:.0e}",
+           i, numbers[i], kLargest);
     }
   }
+}
+
+/// Adds `count` rows to `total`. A double holds every number of rows that is let through.
+static void add_rows(int64_t& total, int64_t count) {
+  constexpr int64_t kMostRows = int64_t{1} << 52;  // of each sample
+  if (count > kMostRows - total)
+    fail(Exit::bad_input, "drift: the counts of a sample add up to more than 2^52 rows (the last: {})", count);
+  total += count;
 }
 
 Values values_of(std::span<const double> sample) {
@@ -80,8 +89,7 @@ Values values_of(std::span<const double> values, std::span<const int64_t> counts
   Values sample;
   for (size_t i : order) {
     if (counts[i] < 1) fail(Exit::bad_input, "drift: value {} has count {}; a count is at least 1", i, counts[i]);
-    if (__builtin_add_overflow(sample.total, counts[i], &sample.total))
-      fail(Exit::bad_input, "drift: the counts of a sample add up to more than 2^63 rows");
+    add_rows(sample.total, counts[i]);
     if (sample.distinct.empty() || sample.distinct.back() != values[i]) {
       sample.distinct.push_back(values[i]);
       sample.counts.push_back(0);
@@ -134,10 +142,8 @@ Detection compare(std::span<const int64_t> reference, std::span<const int64_t> c
   int64_t totals[2] = {0, 0};
   for (const auto* counts : {&reference, &current}) {
     for (int64_t count : *counts) {
-      int64_t& total = totals[counts == &current];
-      if (count < 0 || __builtin_add_overflow(total, count, &total))
-        fail(Exit::bad_input, "detector {}: a count of {}; counts are not negative and add up below 2^63", options.kind,
-             count);
+      if (count < 0) fail(Exit::bad_input, "detector {}: a count of {}; counts are not negative", options.kind, count);
+      add_rows(totals[counts == &current], count);
     }
   }
   require_rows(options, totals[0], totals[1]);

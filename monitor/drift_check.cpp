@@ -36,14 +36,8 @@ Detection detect(const SignalProfile& baseline, const SignalProfile& slot, const
   return compare(a, b, options);
 }
 
-/// A 95 % lower bound (Wilson's) of the share of ones.
-double lower_bound(double share, double n) {
-  constexpr double z = 1.645;
-  return (share + z * z / (2 * n) - z * std::sqrt(share * (1 - share) / n + z * z / (4 * n * n))) / (1 + z * z / n);
-}
-
 std::optional<Evidence> accuracy_evidence(const SignalProfile& baseline, const SignalProfile& slot) {
-  const double before = lower_bound(baseline.numbers.mean(), static_cast<double>(baseline.rows));
+  const double before = accuracy_lower_bound(baseline.numbers.mean(), static_cast<double>(baseline.rows));
   if (!(before > 0 && before < 1)) return std::nullopt;
   const auto right = static_cast<int64_t>(std::llround(slot.numbers.mean() * static_cast<double>(slot.rows)));
   return evidence_of_accuracy(right, slot.rows, before);

@@ -1,5 +1,6 @@
 #include "monitor/permutation.h"
 
+#include <algorithm>
 #include <boost/math/special_functions/gamma.hpp>
 #include <cmath>
 
@@ -86,7 +87,8 @@ double permutation_p_value(const Pooled& pooled, double observed, const Detector
 }
 
 double chi_squared_tail(double x, double degrees) {
-  return x > 0 && degrees > 0 ? boost::math::gamma_q(degrees / 2, x / 2) : 1.0;
+  constexpr double kSmallest = 1e-300;  // a p-value is never 0
+  return x > 0 && degrees > 0 ? std::max(kSmallest, boost::math::gamma_q(degrees / 2, x / 2)) : 1.0;
 }
 
 double chi_squared_limit(double alpha, double degrees) { return 2 * boost::math::gamma_q_inv(degrees / 2, alpha); }

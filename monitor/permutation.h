@@ -31,7 +31,7 @@ double resampled_p_value(double observed, const DetectorOptions& options, const 
 double permutation_p_value(const Pooled& pooled, double observed, const DetectorOptions& options,
                            const std::function<double(const Pooled&)>& statistic);
 
-/// P(chi^2 with `degrees` of freedom >= x), and the x that is exceeded with probability alpha.
+/// P(chi^2 with `degrees` of freedom >= x), never 0, and the x that is exceeded with probability alpha.
 double chi_squared_tail(double x, double degrees);
 double chi_squared_limit(double alpha, double degrees);
 

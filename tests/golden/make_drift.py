@@ -2,11 +2,12 @@
 
 The packages do not agree on their numpy, so each has its environment and writes its own part:
 
-    pip install "pandas<3" evidently==0.7.23 scipy==1.17.1     python make_drift.py evidently    (also "scipy")
+    pip install "pandas<3" evidently==0.7.23 scipy==1.17.1 scikit-learn==1.9.1
+                                                               python make_drift.py evidently    (also "scipy")
     pip install frouros==0.9.0 scipy==1.14.1                   python make_drift.py frouros
 
-Evidently 0.7.23 does not import with pandas 3. NannyML's Jensen-Shannon distance and the PSI on deciles are written out
-here from their definitions. `inputs` are golden-ratio sequences, which tests/monitor/detector_test.cpp builds again.
+Evidently 0.7.23 does not import with pandas 3. NannyML's Jensen-Shannon distance, the PSI on deciles and Retort's own bins
+are written out here from their definitions. `inputs` are golden-ratio sequences, which tests/monitor/detector_test.cpp builds again.
 """
 import json
 import pathlib
@@ -57,6 +58,35 @@ def nannyml_js(ref, cur):
     return jensenshannon(p, q, base=2)
 
 
+def retort_bins(ref, cur, bins=10):
+    """Bins (a, b] that end at the baseline's quantiles; a repeated value that alone fills one is cut off from those below it."""
+    edges = set()
+    for b in range(1, bins):
+        value = np.sort(ref)[-(-len(ref) * b // bins) - 1]
+        edges.add(value)
+        if (ref == value).sum() > 1 and (ref == value).sum() * bins >= len(ref):
+            edges.add(np.nextafter(value, -np.inf))
+    edges = sorted(edges)
+    counts = [np.bincount(np.searchsorted(edges, x, side="left"), minlength=len(edges) + 1) for x in (ref, cur)]
+    used = counts[0] + counts[1] > 0
+    return counts[0][used], counts[1][used]
+
+
+def retort_psi(a, b):
+    p, q = np.maximum(a, 0.5) / a.sum(), np.maximum(b, 0.5) / b.sum()
+    return ((p - q) * np.log(p / q)).sum()
+
+
+def classifier_auc(x, y, repeats=200):
+    """Mean over shuffles of the mean area of five stratified folds of scikit-learn's logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.preprocessing import StandardScaler
+    rows, labels = StandardScaler().fit_transform(np.vstack([x, y])), np.repeat([0, 1], [len(x), len(y)])
+    return np.mean([cross_val_score(LogisticRegression(C=1), rows, labels, scoring="roc_auc",
+                                    cv=StratifiedKFold(5, shuffle=True, random_state=r)) for r in range(repeats)])
+
+
 def scipy_values(d):
     out = {}
     for name, ref, cur in (("", "ref", "cur"), ("ties_", "ties_ref", "ties_cur")):
@@ -68,8 +98,11 @@ def scipy_values(d):
             name + "psi_deciles": psi_deciles(d[ref], d[cur]),
             name + "js_nannyml": nannyml_js(d[ref], d[cur]),
         }
+        a, b = retort_bins(d[ref], d[cur])
+        out |= {name + "psi": retort_psi(a, b), name + "js": jensenshannon(a / a.sum(), b / b.sum()),
+                name + "psi_threshold": (1 / a.sum() + 1 / b.sum()) * st.chi2.ppf(0.95, len(a) - 1)}
     chi2 = st.chi2_contingency([np.bincount(d["cat_ref"], minlength=5), np.bincount(d["cat_cur"], minlength=5)])
-    out |= {"chi2": chi2[0], "chi2_p": chi2[1]}
+    out |= {"chi2": chi2[0], "chi2_p": chi2[1], "domain_classifier": classifier_auc(d["X"], d["Y"])}
     # Kolmogorov-Smirnov p-values where the two-sample law and each form of the one-sample law are used: first rows of
     # two sequences against the others.
     u = np.arange(1, 40001) * 0.6180339887498949 % 1

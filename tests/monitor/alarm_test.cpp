@@ -2,10 +2,11 @@
 #include "monitor/alarm.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include <atomic>
 #include <cmath>
-#include <thread>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -72,6 +73,11 @@ TEST(Evidence, HasMeanOneWhereNothingHasChanged) {
   const std::vector<Evidence> both = {{1, 2, 3, 4}, {3, 2, 1, 0}};
   EXPECT_EQ(merge_evidence(both), (Evidence{2, 2, 2, 2}));
   EXPECT_THROW(merge_evidence({}), Error);
+  // scipy 1.17.1: binomtest(45, 50).proportion_ci(0.9, "wilson").low
+  EXPECT_NEAR(accuracy_lower_bound(0.9, 50), 0.8084624858484292, 1e-6);
+  EXPECT_EQ(accuracy_lower_bound(0, 50), 0);
+  EXPECT_THROW(accuracy_lower_bound(NAN, 50), Error);
+  EXPECT_THROW(accuracy_lower_bound(0.5, 0), Error);
   EXPECT_THROW(evidence_of_p_value(0), Error);
   EXPECT_THROW(evidence_of_p_value(NAN), Error);
   EXPECT_THROW(evidence_of_accuracy(5, 4, 0.9), Error);
@@ -79,6 +85,7 @@ TEST(Evidence, HasMeanOneWhereNothingHasChanged) {
 }
 
 TEST(SequentialAlarm, IsShiryaevAndRoberts) {
+  EXPECT_EQ(SequentialOptions{}.average_run_length, 365);  // a year of daily slots
   SequentialAlarm alarm({.average_run_length = 10, .baseline = {}});
   EXPECT_DOUBLE_EQ(alarm.step(1, {1, 1, 2, 4}).level, 2);     // R = 1, 1, 2, 4
   EXPECT_DOUBLE_EQ(alarm.step(2, {1, 0, 1, 2}).level, 3.75);  // R = 2, 0, 3, 10
@@ -202,24 +209,60 @@ TEST(AlarmState, DamagedFilesAndOtherBaselinesAreRefused) {
   EXPECT_FALSE(step_alarm(path, kOptions, 2, {2, 2, 2, 2}).repeated);
 }
 
+TEST(AlarmState, AKilledProcessLeavesTheLastWholeSlot) {
+  TemporaryFolder folder;
+  const auto path = folder.path() / "alarm.json";
+  const Evidence evidence = {1.1, 0.9, 1.02, 0.97};
+  SequentialAlarm alone(kOptions);
+  int64_t reached = 0;
+  for (int kill_after_us : {0, 300, 1000, 2500, 6000, 15000, 40000}) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      for (int64_t slot = reached + 1;; ++slot) step_alarm(path, kOptions, slot, evidence);
+    }
+    usleep(static_cast<useconds_t>(kill_after_us));
+    kill(child, SIGKILL);
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status));  // not by an error of its own
+    const auto state = read_alarm(path, kOptions);
+    if (!state) continue;
+    const SlotAnswer last = state->history().back();
+    for (int64_t slot = reached + 1; slot <= last.slot; ++slot) alone.step(slot, evidence);
+    EXPECT_EQ(last.level, alone.history().back().level);
+    // The slot that was under way can be given again: the lock has gone with the process.
+    EXPECT_EQ(step_alarm(path, kOptions, last.slot + 1, evidence).level, alone.step(last.slot + 1, evidence).level);
+    reached = last.slot + 1;
+  }
+  EXPECT_GT(reached, 3);
+}
+
 TEST(AlarmState, ProcessesAtOnceTakeTurns) {
   TemporaryFolder folder;
   const auto path = folder.path() / "alarm.json";
   SequentialAlarm alone(kOptions);
   for (int64_t slot = 1; slot <= 5; ++slot) {
     const double expected = alone.step(slot, {2, 2, 2, 2}).level;
-    std::atomic<int> fresh = 0, wrong = 0;
-    std::vector<std::thread> threads;  // each opens the lock itself, as a process does
-    for (int t = 0; t < 6; ++t) {
-      threads.emplace_back([&] {
+    std::vector<pid_t> children;
+    for (int c = 0; c < 4; ++c) {
+      const pid_t child = fork();
+      ASSERT_GE(child, 0);
+      if (child == 0) {  // says by its exit status what it was answered
         const SlotAnswer answer = step_alarm(path, kOptions, slot, {2, 2, 2, 2});
-        fresh += !answer.repeated;
-        wrong += answer.level != expected;
-      });
+        _exit(answer.level != expected ? 2 : answer.repeated ? 1 : 0);
+      }
+      children.push_back(child);
     }
-    for (std::thread& thread : threads) thread.join();
+    int fresh = 0;
+    for (pid_t child : children) {
+      int status = 0;
+      ASSERT_EQ(waitpid(child, &status, 0), child);
+      ASSERT_TRUE(WIFEXITED(status));
+      EXPECT_LE(WEXITSTATUS(status), 1);
+      fresh += WEXITSTATUS(status) == 0;
+    }
     EXPECT_EQ(fresh, 1);
-    EXPECT_EQ(wrong, 0);
   }
 }
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "core/error.h"
 #include "core/yaml.h"
@@ -48,6 +49,49 @@ TEST(DetectorInput, NotANumberIsRefused) {
   const std::vector<double> good(40, 1.0), bad = {1, 2, NAN, 4};
   for (const char* kind : {"mmd", "domain_classifier"})
     expect_error(Exit::bad_input, "nan", [&] { compare(Vectors{good, 2}, Vectors{bad, 2}, with(kind)); });
+}
+
+TEST(DetectorInput, NumbersAndCountsThatOverflowAreRefused) {
+  expect_error(Exit::bad_input, "1e+100", [] { values_of(std::vector<double>{1e200, -1e200}); });
+  const std::vector<double> good(40, 1.0), large(40, -1e300);
+  for (const char* kind : {"mmd", "domain_classifier"})
+    expect_error(Exit::bad_input, "1e+100", [&] { compare(Vectors{good, 2}, Vectors{large, 2}, with(kind)); });
+  const int64_t half = int64_t{1} << 51, most = std::numeric_limits<int64_t>::max();
+  const std::vector<int64_t> few = {1, 1, 1}, many = {half, half, 1};
+  for (const std::vector<int64_t>& counts : {many, {most, most, most}}) {
+    expect_error(Exit::bad_input, "2^52", [&] { values_of(std::vector<double>{1, 2, 3}, counts); });
+    for (const char* kind : {"chi_square", "psi", "jensen_shannon"}) {
+      expect_error(Exit::bad_input, "2^52", [&] { compare(few, counts, with(kind)); });
+      expect_error(Exit::bad_input, "2^52", [&] { compare(counts, few, with(kind)); });
+    }
+  }
+}
+
+TEST(DetectorInput, NumbersAndCountsUpToTheLimitGiveAnAnswer) {
+  // Statistics only, and p-values where they have a law: a permutation test remembers every row.
+  const std::vector<int64_t> counts = {int64_t{1} << 51, int64_t{1} << 51};
+  const Values reference = values_of(std::vector<double>{-1e100, 1e100}, counts);
+  const Values current = values_of(std::vector<double>{-1e-300, 1e100}, counts);
+  for (DetectorOptions options : of_values()) {
+    options.p_value = options.kind == "ks" || (options.kind == "psi" && options.profile == "retort");
+    const Detection detection = compare(reference, current, options);
+    EXPECT_TRUE(std::isfinite(detection.statistic)) << detection.name;
+    EXPECT_TRUE(std::isfinite(detection.effect)) << detection.name;
+    if (options.p_value) {
+      EXPECT_LE(detection.p_value, 1e-100) << detection.name;
+      EXPECT_GT(detection.p_value, 0) << detection.name;
+    }
+    options.p_value = true;
+    if (options.profile != "retort")
+      expect_error(Exit::bad_input, "calibrate a null", [&] { compare(reference, current, options); });
+  }
+  const std::vector<int64_t> turned = {int64_t{1} << 50, int64_t{3} << 50};
+  for (const char* kind : {"chi_square", "psi", "jensen_shannon"}) {
+    const Detection detection = compare(counts, turned, with(kind));
+    EXPECT_GT(detection.effect, detection.limit) << kind;
+    EXPECT_GT(detection.p_value, 0) << kind;
+    EXPECT_LE(detection.p_value, 1e-100) << kind;
+  }
 }
 
 TEST(DetectorInput, EmptySamplesAreRefused) {
@@ -112,6 +156,22 @@ TEST(DetectorInput, EqualAndConstantSamplesGiveNoAlarm) {
   const Detection chi = compare(std::vector<int64_t>{0, 9}, std::vector<int64_t>{0, 5}, with("chi_square"));
   EXPECT_EQ(chi.statistic, 0);
   EXPECT_EQ(chi.p_value, 1);
+}
+
+TEST(DetectorInput, OneRowAndOneCategoryGiveAnAnswer) {
+  const Values one = values_of(std::vector<double>{3.0}), other = values_of(std::vector<double>{5.0});
+  for (const DetectorOptions& options : of_values()) {
+    const Detection detection = compare(one, other, options);
+    EXPECT_TRUE(std::isfinite(detection.statistic)) << detection.name;
+    EXPECT_TRUE(std::isfinite(detection.effect)) << detection.name;
+    EXPECT_GE(detection.p_value, 0.2) << detection.name;  // two rows say nothing
+    EXPECT_LE(detection.p_value, 1) << detection.name;
+  }
+  for (const char* kind : {"chi_square", "psi", "jensen_shannon"}) {
+    const Detection detection = compare(std::vector<int64_t>{7}, std::vector<int64_t>{3}, with(kind));
+    EXPECT_EQ(detection.statistic, 0) << kind;
+    EXPECT_EQ(detection.p_value, 1) << kind;
+  }
 }
 
 TEST(DetectorInput, AConstantBaselineSeesAChangeToEitherSide) {
