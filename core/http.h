@@ -35,6 +35,10 @@ struct HttpResult {
 /// (stopped by a signal).
 HttpResult http_download(const HttpRequest& request, const std::filesystem::path& file, Progress& progress);
 
+/// Sends `json` by POST and tries again as a download does. Nothing of the answer is kept. Errors: usage (the URL is no
+/// https://, nor http:// to this machine), unavailable (status, attempts), retry (stopped by a signal).
+void http_post(const std::string& url, const std::string& json, double retry_seconds = 1);
+
 /// Whether a host of a URL is this machine.
 bool is_loopback_url(const std::string& url);
 

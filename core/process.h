@@ -13,10 +13,16 @@ struct ProcessResult {
   std::string errors;  ///< the last MiB of stderr
 };
 
-/// Runs argv[0], found on PATH, in `folder` (empty: the current one) with stdin closed, and waits. `output_file`: where
-/// stdout goes instead of ProcessResult. Error(unavailable) when there is no such program; a failing program is no
-/// Error.
+/// Where a program's streams lead, and how long it may take.
+struct ProcessOptions {
+  std::filesystem::path output_file = {};  ///< stdout goes there instead of into ProcessResult
+  std::filesystem::path input_file = {};   ///< is its stdin; empty: nothing is
+  double seconds = 0;                      ///< then it and its children are killed (status 137); 0: never
+};
+
+/// Runs argv[0], found on PATH, in `folder` (empty: the current one), and waits. Error(unavailable) when there is no
+/// such program; a failing program is no Error.
 ProcessResult run_program(const std::vector<std::string>& argv, const std::filesystem::path& folder = {},
-                          const std::filesystem::path& output_file = {});
+                          const ProcessOptions& options = {});
 
 }  // namespace retort

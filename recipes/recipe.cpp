@@ -161,6 +161,7 @@ const Schema<Recipe>& schema_of(Recipe*) {
           .field("export", &O::export_, "files")
           .field("evaluate", &O::evaluate, "what is measured on the base, the trained model and each exported gguf")
           .field("drift", &O::drift, "what is watched when the model is in use: `retort drift`")
+          .field("retrain", &O::retrain, "when a new model is due, and what it must not lose: `retort retrain`")
           .renamed("base_model", "model.path")
           .renamed("model_name_or_path", "model.path")
           .renamed("datasets", "data.train")

@@ -16,6 +16,7 @@
 #include "monitor/drift_options.h"
 #include "monitor/evaluator.h"
 #include "recipes/distill_options.h"
+#include "recipes/retrain_options.h"
 #include "trainer/options.h"
 
 namespace retort {
@@ -82,8 +83,9 @@ struct Recipe {
   std::optional<DistillOptions> distill;  ///< nothing: cross entropy alone
   ExportOptions export_;
   std::vector<Evaluator> evaluate;
-  std::optional<DriftOptions> drift;  ///< what `retort drift` watches
-  std::string license;                ///< of the result, for the files' metadata; empty: the base's
+  std::optional<DriftOptions> drift;      ///< what `retort drift` watches
+  std::optional<RetrainOptions> retrain;  ///< what `retort retrain` does
+  std::string license;                    ///< of the result, for the files' metadata; empty: the base's
 
   std::filesystem::path file;  ///< the recipe's own path
   std::string text;            ///< resolved: overrides and interpolation applied

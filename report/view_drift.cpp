@@ -88,7 +88,7 @@ Json drift_view(const Json& report) {
     levels.push_back({{"slot", text_at(slot, "/slot")},
                       {"rows", show_count(value_at(slot, "/rows"))},
                       {"level", show_number(value_at(slot, "/level"))},
-                      {"keys", is_true(slot, "/two_keys")},
+                      {"both_keys", is_true(slot, "/two_keys")},
                       {"alarm", is_true(slot, "/alarm")}});
   Json notes = Json::array(), reasons = Json::array();
   for (const Json& note : list_at(drift, "/notes")) notes.push_back(show_any(note));

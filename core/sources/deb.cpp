@@ -26,7 +26,8 @@ Fetched fetch(const Source& source, const std::filesystem::path& work, const Pul
   for (const auto& entry : std::filesystem::directory_iterator(work)) {
     if (entry.path().extension() != ".deb") continue;
     const std::filesystem::path tar = work / "data.tar";
-    const ProcessResult unpacked = run_program({"dpkg-deb", "--fsys-tarfile", entry.path().string()}, {}, tar);
+    const ProcessResult unpacked =
+        run_program({"dpkg-deb", "--fsys-tarfile", entry.path().string()}, {}, {.output_file = tar});
     if (unpacked.status != 0) fail(Exit::bad_input, "{}: {}", source.uri, last_words(unpacked.errors));
     extract_entry(tar, path, work / "file", source.uri);
     return {.file = work / "file", .sha256 = "", .parts = {}};

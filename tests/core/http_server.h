@@ -23,8 +23,9 @@
 namespace retort {
 
 struct ServerRequest {
-  std::string path;
+  std::string method, path;
   std::map<std::string, std::string> headers;  ///< names in lower case
+  std::string body;
   std::string header(const std::string& name) const {
     auto it = headers.find(name);
     return it == headers.end() ? "" : it->second;
@@ -93,14 +94,20 @@ class HttpServer {
     }
     ServerRequest request;
     std::istringstream lines(text);
-    std::string method;
-    lines >> method >> request.path;
+    lines >> request.method >> request.path;
     for (std::string line; std::getline(lines, line);) {
       const size_t colon = line.find(": ");
       if (colon == line.npos) continue;
       std::string name = line.substr(0, colon);
       std::transform(name.begin(), name.end(), name.begin(), ::tolower);
       request.headers[name] = line.substr(colon + 2, line.find('\r') - colon - 2);
+    }
+    request.body = text.substr(text.find("\r\n\r\n") + 4);
+    const std::string length = request.header("content-length");
+    while (!length.empty() && request.body.size() < std::stoull(length)) {
+      const ssize_t n = recv(fd, buffer, sizeof buffer, 0);
+      if (n <= 0) break;
+      request.body.append(buffer, static_cast<size_t>(n));
     }
     {
       std::lock_guard lock(mutex_);

@@ -315,5 +315,34 @@ TEST_F(HttpTest, ProgressSeesBytesAndTheResumedPart) {
   EXPECT_EQ(states.back().task, "file");
 }
 
+TEST_F(HttpTest, PostsJson) {
+  HttpServer server([](const ServerRequest&) { return ServerReply{.status = 204}; });
+  const std::string json = "{\"text\": \"" + std::string(300'000, 'x') + "\"}";
+  http_post(server.url("/hook"), json);
+  ASSERT_EQ(server.requests().size(), 1u);
+  const ServerRequest request = server.requests().front();
+  EXPECT_EQ(request.method, "POST");
+  EXPECT_EQ(request.path, "/hook");
+  EXPECT_EQ(request.header("content-type"), "application/json");
+  EXPECT_EQ(request.body, json);
+}
+
+TEST_F(HttpTest, APostIsTriedAgainWhenTheServerMayRecover) {
+  std::atomic<int> calls = 0;
+  HttpServer server([&](const ServerRequest&) { return ServerReply{.status = ++calls < 3 ? 503 : 200}; });
+  http_post(server.url("/hook"), "{}", 0.01);
+  EXPECT_EQ(calls, 3);
+  HttpServer broken([&](const ServerRequest&) { return ServerReply{.status = 503}; });
+  expect_error(Exit::unavailable, {"4 attempts", "status 503"}, [&] { http_post(broken.url("/hook"), "{}", 0.01); });
+  HttpServer strict([&](const ServerRequest&) { return ServerReply{.status = 404}; });
+  expect_error(Exit::unavailable, {"1 attempts", "status 404"}, [&] { http_post(strict.url("/hook"), "{}", 0.01); });
+  EXPECT_EQ(strict.requests().size(), 1u);
+}
+
+TEST_F(HttpTest, NothingIsPostedInTheClear) {
+  expect_error(Exit::usage, {"http://example.org/hook", "https"}, [] { http_post("http://example.org/hook", "{}"); });
+  expect_error(Exit::usage, {"ftp://"}, [] { http_post("ftp://localhost/hook", "{}"); });
+}
+
 }  // namespace
 }  // namespace retort

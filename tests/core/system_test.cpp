@@ -178,8 +178,23 @@ TEST(Process, MuchOutputOnBothSidesDoesNotBlock) {
   EXPECT_TRUE(result.output.ends_with("end\n"));
   EXPECT_LT(result.output.size(), 3u << 20);
   TemporaryFolder folder;
-  run_program({"echo", "x"}, {}, folder / "out");
+  run_program({"echo", "x"}, {}, {.output_file = folder / "out"});
   EXPECT_EQ(read_text(folder / "out"), "x\n");
+}
+
+TEST(Process, ReadsAFile) {
+  TemporaryFolder folder;
+  write_atomic(folder / "in", "hello");
+  EXPECT_EQ(run_program({"cat"}, "/", {.input_file = folder / "in"}).output, "hello");
+}
+
+TEST(Process, IsKilledWithItsChildrenWhenItTakesTooLong) {
+  TemporaryFolder folder;
+  const ProcessResult result =
+      run_program({"sh", "-c", "echo begun; (sleep 600; touch late) & sleep 600"}, folder.path(), {.seconds = 0.3});
+  EXPECT_EQ(result.status, 128 + 9);
+  EXPECT_EQ(result.output, "begun\n");
+  EXPECT_EQ(run_program({"echo", "in time"}, {}, {.seconds = 600}).output, "in time\n");
 }
 
 }  // namespace

@@ -110,7 +110,7 @@ TEST(Profile, IsReadAsItWasWritten) {
   const auto [read, read_hash] = read_profile(folder / "p.json");
   EXPECT_EQ(read_hash, hash);
   EXPECT_EQ(read.to_json().dump(), profile.to_json().dump());
-  EXPECT_EQ(read.nulls.size(), 4u);
+  EXPECT_EQ(read.nulls.size(), 6u) << "two numbers through ks and jensen_shannon, the tokens, the vectors";
   EXPECT_EQ(read.nulls.at("bits_per_byte/ks").size(), 2u);
 }
 
@@ -150,7 +150,7 @@ TEST(Profile, EditedOrDamagedFilesAreRefused) {
 TEST(Profile, HoldsNoTextAndNoTokenIds) {
   // Rows through the real tokenizer: neither their words, nor their runs of letters, nor their ids may be found.
   const Tokenizer& tokenizer = smollm2();
-  const std::string text = "Confidential: patient Zebulon Quarrington takes vortioxetine against melancholy.";
+  const std::string text = "Secret: patient Zebulon Quarrington takes vortioxetine against melancholy.";
   const TokenHash hash(kKey);
   const std::vector<int32_t> ids = tokenizer.encode(text, false);
   std::vector<RowMeasure> all = rows(1, 60);
@@ -196,11 +196,13 @@ TEST(DriftCheck, UsualRowsPassAndMovedRowsTurnBothKeys) {
   const SlotCheck quiet = check_slot(baseline, same, options()), loud = check_slot(baseline, moved, options());
   EXPECT_FALSE(quiet.two_keys());
   EXPECT_TRUE(loud.two_keys());
-  ASSERT_EQ(loud.checks.size(), 4u);
+  ASSERT_EQ(loud.checks.size(), 6u);
   for (const SignalCheck& check : loud.checks) {
     EXPECT_TRUE(check.calibrated);
     if (check.signal == "refusal") continue;  // it did not move
-    EXPECT_TRUE(check.verdict.alarm()) << check.signal;
+    EXPECT_TRUE(check.verdict.significant) << check.signal;
+    // The made-up vectors move by less than mmd's limit: significant, and no alarm.
+    EXPECT_EQ(check.verdict.alarm(), check.signal != "embedding") << check.signal;
     EXPECT_DOUBLE_EQ(check.detection.p_value, 1.0 / 200);
     EXPECT_GT(check.detection.statistic, check.threshold);
   }
@@ -210,7 +212,7 @@ TEST(DriftCheck, UsualRowsPassAndMovedRowsTurnBothKeys) {
 TEST(DriftCheck, WithoutCalibrationOnlyIndependentRowsAreJudged) {
   const Profile baseline = build(rows(1, 600)), slot = build(rows(9, 50));
   const SlotCheck check = check_slot(baseline, slot, options());
-  EXPECT_EQ(check.checks.size(), 2u);  // the two numbers; tokens of a row depend on each other
+  EXPECT_EQ(check.checks.size(), 4u);  // the two numbers; tokens of a row depend on each other
   for (const SignalCheck& one : check.checks) EXPECT_FALSE(one.calibrated);
   ASSERT_EQ(check.skipped.size(), 2u);
   EXPECT_NE(check.skipped[0].find("calibrate"), std::string::npos);
