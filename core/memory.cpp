@@ -1,10 +1,13 @@
 #include "core/memory.h"
 
+#include <fmt/format.h>
 #include <malloc.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <sstream>
 #include <string>
 
@@ -73,8 +76,31 @@ uint64_t group_available() {
 }  // namespace
 
 uint64_t resident_bytes() { return line_of("/proc/self/status", "VmRSS"); }
-uint64_t mapped_resident_bytes() {
-  return line_of("/proc/self/status", "RssFile") + line_of("/proc/self/status", "RssShmem");
+ResidentParts resident_parts() {
+  struct File {
+    uint64_t bytes = 0;
+    bool code = false;
+  };
+  std::map<std::string, File> files;
+  ResidentParts parts;
+  std::ifstream in("/proc/self/smaps");
+  File none, *file = &none;
+  for (std::string line; std::getline(in, line);) {
+    // "7f00-7f10 r-xp 00000000 08:01 1234   /path", then lines of "Rss:   12 kB"; inode 0 is memory
+    char permissions[5], device[32];
+    uint64_t inode = 0, kilobytes = 0;
+    if (std::sscanf(line.c_str(), "%*x-%*x %4s %*x %31s %lu", permissions, device, &inode) == 3) {
+      file = inode == 0 ? &none : &files[fmt::format("{} {}", device, inode)];
+      file->code |= permissions[2] == 'x';
+    } else if (std::sscanf(line.c_str(), "Rss: %lu kB", &kilobytes) == 1) {
+      file->bytes += kilobytes * 1024;
+    } else if (std::sscanf(line.c_str(), "Anonymous: %lu kB", &kilobytes) == 1) {
+      parts.own += kilobytes * 1024;
+      file->bytes -= kilobytes * 1024;
+    }
+  }
+  for (const auto& [name, f] : files) (f.code ? parts.programs : parts.files) += f.bytes;
+  return parts;
 }
 uint64_t peak_resident_bytes() { return line_of("/proc/self/status", "VmHWM"); }
 void release_free_memory() {

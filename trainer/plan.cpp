@@ -6,7 +6,10 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
+#include <map>
 #include <numeric>
+#include <set>
 #include <string>
 
 #include "adapters/attach.h"
@@ -20,8 +23,8 @@
 namespace retort {
 namespace {
 
-// Pages of the program and its libraries, LibTorch's above all.
-constexpr int64_t kLibraryBytes = int64_t{80} << 20;
+// Pages of the program and its libraries that the first step brings in, LibTorch's above all.
+constexpr int64_t kMoreLibraryBytes = int64_t{20} << 20;
 // What the threads and the matrix products take once they run.
 constexpr int64_t kThreadBytes = int64_t{16} << 20;
 // What the allocator keeps between two uses and the matrix products' own buffers, as a part of the activations:
@@ -53,28 +56,43 @@ BlockSizes block_sizes(const ModelConfig& c, double adapters) {
 
 /// How the frozen weights lie.
 struct Place {
-  bool quantized = false;  ///< dequantized by tiles when they are used
-  bool in_file = false;    ///< their bytes are pages of a mapped file
+  bool quantized = false;     ///< dequantized by tiles when they are used
+  int64_t bytes_in_file = 0;  ///< that are pages of a mapped file
 };
 
-bool in_mapped_file(const void* address) {
+/// Where files are mapped, as begin -> end.
+std::map<uint64_t, uint64_t> mapped_files() {
+  std::map<uint64_t, uint64_t> found;
   std::ifstream maps("/proc/self/maps");  // "7f00-7f10 r--p 00000000 08:01 1234 /path": inode 0 is memory
   for (std::string line; std::getline(maps, line);) {
     uint64_t begin = 0, end = 0, inode = 0;
-    if (std::sscanf(line.c_str(), "%lx-%lx %*s %*x %*x:%*x %lu", &begin, &end, &inode) != 3) continue;
-    const auto at = reinterpret_cast<uint64_t>(address);
-    if (at >= begin && at < end) return inode != 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx %*s %*x %*x:%*x %lu", &begin, &end, &inode) == 3 && inode != 0)
+      found[begin] = end;
   }
-  return false;
+  return found;
 }
 
-Place place_of(const std::vector<Linear*>& linears) {
-  if (linears.empty()) return {};
-  const FrozenMatrix& weight = linears[0]->weight;
-  if (const QuantizedTensor* blocks = weight.blocks()) return {true, in_mapped_file(blocks->bytes().data())};
-  if (!weight.is_dense()) return {true, false};
-  const at::Tensor dense = weight();
-  return {false, dense.is_cpu() && in_mapped_file(dense.const_data_ptr())};
+const void* address_of(const FrozenMatrix& weight) {
+  if (const QuantizedTensor* blocks = weight.blocks()) return blocks->bytes().data();
+  const at::Tensor dense = weight.is_dense() ? weight() : at::Tensor();
+  return dense.defined() && dense.is_cpu() ? dense.const_data_ptr() : nullptr;
+}
+
+Place place_of(CausalLM& model) {
+  const auto linears = model.linears();
+  Place place{.quantized = !linears.empty() && !linears[0]->weight.is_dense()};
+  const auto files = mapped_files();
+  std::set<const void*> seen;  // a tied head is the embedding's weight
+  const auto count = [&](const FrozenMatrix& weight) {
+    const void* address = address_of(weight);
+    if (!address || !seen.insert(address).second) return;
+    const auto next = files.upper_bound(reinterpret_cast<uint64_t>(address));
+    if (next != files.begin() && reinterpret_cast<uint64_t>(address) < std::prev(next)->second)
+      place.bytes_in_file += weight.bytes();
+  };
+  for (const Linear* linear : linears) count(linear->weight);
+  count(model.embedding().weight);
+  return place;
 }
 
 struct Sizes {
@@ -84,7 +102,7 @@ struct Sizes {
   int64_t trained_blocks = 0;      ///< from the lowest one with an adapter up
   int64_t adapter_parameters = 0;  ///< numbers
 
-  explicit Sizes(CausalLM& m) : model(m), place(place_of(m.linears())) {
+  explicit Sizes(CausalLM& m) : model(m), place(place_of(m)) {
     const ModelConfig& c = m.config();
     const auto linears = m.linears();
     double kept = 0;  // by the adapters, numbers a token
@@ -142,17 +160,16 @@ struct Sizes {
   }
 };
 
-/// Program and weights on a CPU, from what the process holds now: parameters are in memory, and so are weights that
-/// were converted, with what was read of their file; other weights are pages of their file, which come in as they are
-/// used.
+/// Program and weights on a CPU, from what the process holds now. Parameters and weights that were converted are in its
+/// own memory; other weights are pages of their file, which come in as they are used; what was read of the file to
+/// convert weights stays until the system needs the room.
 void count_process(const Sizes& sizes, int64_t parameter_bytes, MemoryPlan& plan) {
   release_free_memory();  // what the allocator kept of earlier work serves the run's
-  const auto mapped = static_cast<int64_t>(mapped_resident_bytes());
-  const int64_t own = static_cast<int64_t>(resident_bytes()) - mapped - parameter_bytes;
-  plan.program = kLibraryBytes + kThreadBytes + own;
-  if (sizes.place.in_file) return;
-  plan.program -= plan.weights;
-  plan.weights += std::max<int64_t>(0, mapped - kLibraryBytes);
+  const ResidentParts parts = resident_parts();
+  const int64_t in_file = sizes.place.bytes_in_file;
+  const int64_t own = static_cast<int64_t>(parts.own) - parameter_bytes - (plan.weights - in_file);
+  plan.program = static_cast<int64_t>(parts.programs) + kMoreLibraryBytes + kThreadBytes + std::max<int64_t>(0, own);
+  plan.weights += std::max<int64_t>(0, static_cast<int64_t>(parts.files) - in_file);
 }
 
 /// Floating-point operations a second of a block's frozen products at that many tokens, forward and backward, with the

@@ -1,11 +1,14 @@
 // Random numbers, progress, signals, memory, processor, programs.
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstring>
+#include <fstream>
 #include <numeric>
+#include <string>
 #include <thread>
 
 #include "core/cpu.h"
@@ -128,6 +131,38 @@ TEST(Signals, TheFirstSetsAFlagTheSecondEnds) {
     waitpid(child, &status, 0);
     EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == signal) << status;
   }
+}
+
+TEST(Memory, PartsTellOwnPagesFromFilesAndPrograms) {
+  constexpr uint64_t kBytes = uint64_t{48} << 20, kNoise = uint64_t{4} << 20;
+  const std::string path = testing::TempDir() + "mapped";
+  std::ofstream(path) << std::string(kBytes, 'x');
+  const ResidentParts before = resident_parts();
+  EXPECT_GT(before.programs, uint64_t{1} << 20);
+
+  void* own = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(own, MAP_FAILED);
+  std::memset(own, 1, kBytes);
+  const ResidentParts with_own = resident_parts();
+  EXPECT_NEAR(double(with_own.own - before.own), kBytes, kNoise);
+  EXPECT_NEAR(double(with_own.files), double(before.files), kNoise);
+
+  const int file = open(path.c_str(), O_RDONLY);
+  const void* mapped = mmap(nullptr, kBytes, PROT_READ, MAP_PRIVATE, file, 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  EXPECT_NEAR(double(resident_parts().files), double(before.files), kNoise) << "pages count once they are read";
+  uint64_t sum = 0;
+  for (uint64_t i = 0; i < kBytes; i += 4096) sum += static_cast<const unsigned char*>(mapped)[i];
+  EXPECT_EQ(sum, kBytes / 4096 * 'x');
+  const ResidentParts with_file = resident_parts();
+  EXPECT_NEAR(double(with_file.files - before.files), kBytes, kNoise);
+  EXPECT_NEAR(double(with_file.own), double(with_own.own), kNoise);
+  EXPECT_NEAR(double(with_file.own + with_file.files + with_file.programs), double(resident_bytes()), kNoise);
+
+  munmap(own, kBytes);
+  munmap(const_cast<void*>(mapped), kBytes);
+  close(file);
+  unlink(path.c_str());
 }
 
 TEST(Memory, PeakRemembersAndResets) {
