@@ -2,16 +2,20 @@
 //
 //   cache_fidelity --teacher MODEL --student MODEL --text FILE [--teacher-adapter DIR] [--tokens 2048] [--top-k 64]
 //                  [--min-probability 0.006] [--cells 16] [--temperatures 1,2,4]
+//   cache_fidelity --teacher MODEL.gguf --student-quantized Q2_K [--student-without 8,9] --text FILE …
 //   cache_fidelity --time 262144       only the time that a capture takes beside its teacher, for made-up logits
 //
-// Both models are GGUF files or Hugging Face folders of one vocabulary. First the cache is filled from the teacher,
-// then both models are asked again, a few windows of 256 tokens at a time, and each way to store the teacher is
-// compared with its whole logits: gradients of the forward KL at a temperature by the student's logits and, after the
-// student's head, by its hidden state. Prints one JSON line for the capture and one for each way: bytes a token,
+// Both models are GGUF files or Hugging Face folders of one vocabulary; of a GGUF file of any architecture the student
+// can be a coarser quantization, without some layers, that llama.cpp makes of it. First the cache is filled from the
+// teacher, then both models are asked again, a few windows of 256 tokens at a time, and each way to store the teacher
+// is compared with its whole logits: gradients of the forward KL at a temperature by the student's logits and, after
+// the student's head, by its hidden state. Prints one JSON line for the capture and one for each way: bytes a token,
 // relative mean squared error of both gradients, the mean cosine of the second.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+
+#include <llama.h>
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
@@ -21,12 +25,15 @@
 #include "core/json.h"
 #include "core/temporary_folder.h"
 #include "distill/cache_rows.h"
+#include "export/types.h"
+#include "models/gguf.h"
 
 namespace retort {
 namespace {
 
 struct BenchOptions {
-  std::string teacher, adapter, student, text;
+  std::string teacher, adapter, student, quantized, text;
+  std::vector<int32_t> without;
   int64_t tokens = 2048, skip_bytes = 200'000, time = 0;
   CacheOptions cache;
 };
@@ -178,25 +185,54 @@ void time_rows(int64_t vocab, const CacheOptions& options) {
   fmt::print("{}\n", line.dump());
 }
 
-void run(const BenchOptions& options) {
+/// The teacher's file in another type of llama.cpp, without some layers.
+void make_student(const BenchOptions& options, const std::filesystem::path& path) {
+  std::vector<int32_t> without = options.without;
+  without.push_back(-1);  // llama.cpp's end of the list
+  llama_model_quantize_params params = llama_model_quantize_default_params();
+  params.ftype = static_cast<llama_ftype>(gguf_type(options.quantized).ftype);
+  params.allow_requantize = true;
+  params.prune_layers = without.data();
+  if (llama_model_quantize(options.teacher.c_str(), path.c_str(), &params) != 0)
+    fail(Exit::bad_input, "{}: llama.cpp does not quantize it to {}", options.teacher, options.quantized);
+}
+
+/// The output embedding, f32 [V, dim]: by GGUF's names where it is one, for architectures that are not trained here
+/// too.
+at::Tensor head_of(const std::filesystem::path& path) {
+  if (std::filesystem::is_directory(path)) {
+    const auto checkpoint = Checkpoint::open(path);
+    return CausalLM::load(*checkpoint, {})->linears().back()->weight().to(at::kFloat).clone();
+  }
+  const auto file = GgufFile::open(path);
+  for (const char* name : {"output.weight", "token_embd.weight"})  // the second: a head that is tied to it
+    if (const QuantizedTensor* tensor = file->find(name)) return tensor->dequantize();
+  fail(Exit::bad_input, "{}: has neither output.weight nor token_embd.weight", path.string());
+}
+
+void run(BenchOptions options) {
   const at::NoGradGuard no_grad;
   at::manual_seed(0);
+  const TemporaryFolder folder;
+  if (!options.quantized.empty()) {
+    options.student = (folder / "student.gguf").string();
+    make_student(options, options.student);
+  }
   const OpenedTeacher teacher = open_teacher({.path = options.teacher, .adapter = options.adapter});
   const OpenedTeacher student = open_teacher({.path = options.student});
-  at::Tensor head;
-  {
-    const auto checkpoint = Checkpoint::open(options.student);
-    head = CausalLM::load(*checkpoint, {})->linears().back()->weight().to(at::kFloat).clone();
-  }
+  const at::Tensor head = head_of(options.student);
   const std::string text = read_text(options.text).substr(options.skip_bytes, 8 * options.tokens);
-  std::vector<int32_t> ids = teacher.tokenizer->encode(text, false);
+  std::vector<int32_t> ids;  // each window begins as a document does
+  for (const int32_t id : teacher.tokenizer->encode(text, false)) {
+    if (teacher.tokenizer->adds_bos() && ids.size() % window_tokens == 0) ids.push_back(teacher.tokenizer->bos());
+    ids.push_back(id);
+  }
   ids.resize(std::min<size_t>(ids.size(), options.tokens / window_tokens * window_tokens));
   const Windows data(std::move(ids));
 
   const auto start = std::chrono::steady_clock::now();
   const Cells cells = cluster_cells(head, teacher.tokenizer->size(), options.cache.tail_clusters, options.cache.seed);
   const std::chrono::duration<double> clustering = std::chrono::steady_clock::now() - start;
-  const TemporaryFolder folder;
   const CacheSubject subject{teacher.model->identity(), teacher.tokenizer->hash(), "", head.size(0)};
   const CaptureReport report = capture(*teacher.model, data, cells, subject, options.cache, folder / "cache");
   const auto n = static_cast<double>(report.positions);
@@ -206,6 +242,7 @@ void run(const BenchOptions& options) {
                      {"stored_tokens", describe_cache(folder / "cache")["stored_tokens_per_position"]},
                      {"parts", describe_cache(folder / "cache/logits-0-of-1-00000.h5")["parts"]},
                      {"tail_mass", describe_cache(folder / "cache")["tail_mass"]},
+                     {"teacher_cross_entropy", describe_cache(folder / "cache")["teacher_cross_entropy_nats"]},
                      {"clustering_seconds", clustering.count()},
                      {"teacher_microseconds_per_token", 1e6 * report.teacher_seconds / n},
                      {"own_microseconds_per_token", 1e6 * (report.seconds - report.teacher_seconds) / n}};
@@ -224,6 +261,8 @@ int main(int argc, char** argv) {
   app.add_option("--teacher", options.teacher);
   app.add_option("--teacher-adapter", options.adapter);
   app.add_option("--student", options.student);
+  app.add_option("--student-quantized", options.quantized);
+  app.add_option("--student-without", options.without)->delimiter(',');
   app.add_option("--text", options.text);
   app.add_option("--tokens", options.tokens);
   app.add_option("--skip-bytes", options.skip_bytes);
