@@ -146,11 +146,11 @@ double binned_p_value(std::span<const int64_t> reference, std::span<const int64_
   const int64_t n = total_of(reference), m = total_of(current);
   constexpr int64_t kMost = 20'000'000;  // the urn remembers every row
   if ((n >= kManyRows && m >= kManyRows) || m > kMost) return tail();
-  // n rows leave n + 1 gaps; the outermost belongs to no bin more than to another, so all share it.
+  // n rows leave n + 1 gaps. A bin ends with a row, so it has a gap for each of its rows; the last also has what lies
+  // above the largest row.
   std::vector<double> gaps(reference.size());
   double sum = 0;
-  for (size_t i = 0; i < gaps.size(); ++i)
-    gaps[i] = sum += static_cast<double>(reference[i]) + 1 / static_cast<double>(gaps.size());
+  for (size_t i = 0; i < gaps.size(); ++i) gaps[i] = sum += static_cast<double>(reference[i] + (i + 1 == gaps.size()));
   std::vector<uint32_t> drawn(static_cast<size_t>(m));
   std::vector<int64_t> counts(reference.size());
   Rng rng(static_cast<uint64_t>(options.seed));

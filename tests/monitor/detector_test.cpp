@@ -188,7 +188,7 @@ void expect_a_tenth(int trials, const std::string& what, const PValue& p_value, 
 
 TEST(Detectors, PValuesOfValuesHoldWhereNothingDiffers) {
   const int trials = 400;
-  for (const auto& [n, m] : {std::pair{40, 100}, {300, 60}}) {
+  for (const auto& [n, m] : {std::pair{8, 40}, {40, 100}, {300, 60}}) {
     for (const char* kind :
          {"psi", "ks", "jensen_shannon", "wasserstein", "energy", "psi.evidently", "jensen_shannon.nannyml"}) {
       DetectorOptions options{.kind = kind, .limit = {}, .permutations = 199, .gamma = {}};
@@ -201,7 +201,9 @@ TEST(Detectors, PValuesOfValuesHoldWhereNothingDiffers) {
         options.seed = static_cast<int64_t>(trial);
         return compare(values_of(normals(rng, n)), values_of(normals(rng, m)), options).p_value;
       };
-      expect_a_tenth(trials, fmt::format("{} {} {}", kind, n, m), p_value, options.kind == "ks");
+      // KS has few values; Evidently takes up to twenty numbers for categories, and none of these comes twice
+      const bool coarse = options.kind == "ks" || (options.profile == "evidently" && n <= 20);
+      expect_a_tenth(trials, fmt::format("{} {} {}", kind, n, m), p_value, coarse);
     }
   }
 }
