@@ -54,7 +54,9 @@ Json calibrate_profile(const Recipe& recipe, const ProgressSink& progress);
 
 struct DriftRequest {
   std::filesystem::path data;      ///< empty: drift.traffic
-  std::string slot;                ///< empty: by the rows' times, else today
+  std::vector<TrafficRow> rows;    ///< instead of `data`, when there are any
+  std::string slot;                ///< empty: by the rows' times, else `today`
+  std::optional<Day> today;        ///< nothing: by this machine's clock
   std::filesystem::path state;     ///< empty: drift.state
   std::filesystem::path metrics;   ///< OpenMetrics text; empty: none
   std::filesystem::path out;       ///< folder of report.json and report.html; empty: <output_dir>/<name>/drift

@@ -23,7 +23,8 @@ struct Slot {
   std::vector<size_t> rows;
 };
 
-std::map<int64_t, Slot> slots_of(const std::vector<TrafficRow>& rows, const std::string& unit, std::string name) {
+std::map<int64_t, Slot> slots_of(const std::vector<TrafficRow>& rows, const std::string& unit, std::string name,
+                                 std::optional<Day> today) {
   std::map<int64_t, Slot> slots;
   auto put = [&](const std::string& slot, size_t row) {
     Slot& to = slots[slot_number(unit, slot)];
@@ -31,8 +32,8 @@ std::map<int64_t, Slot> slots_of(const std::vector<TrafficRow>& rows, const std:
     to.rows.push_back(row);
   };
   const bool timed = name.empty() && rows.front().day.has_value();
-  if (name.empty() && !timed)
-    name = slot_name(unit, std::chrono::floor<std::chrono::days>(std::chrono::system_clock::now()));
+  if (!today) today = std::chrono::floor<std::chrono::days>(std::chrono::system_clock::now());
+  if (name.empty() && !timed) name = slot_name(unit, *today);
   for (size_t i = 0; i < rows.size(); ++i) {
     if (timed && !rows[i].day)
       fail(Exit::bad_input, "{}: this row has no time, the first one has; give all rows one, or a --slot",
@@ -89,16 +90,17 @@ void add_reasons(const Json& record, Json& reasons) {
 Json check_drift(const Recipe& recipe, const DriftRequest& request, const ProgressSink& progress) {
   const DriftSetup setup = set_up_drift(recipe, progress);
   const DriftOptions& options = setup.options;
-  if (request.data.empty() && options.traffic.empty())
+  if (request.rows.empty() && request.data.empty() && options.traffic.empty())
     fail(Exit::usage, "give the traffic: --data FILE, or drift.traffic in the recipe");
   if (!request.slot.empty()) slot_number(options.slot, request.slot);
   const auto [profile, profile_hash] = own_profile(setup);
   Measurer measurer(setup.model, measuring(setup, recipe, profile.identity.gamma));
   require_own(profile, measurer, setup);
-  const std::vector<TrafficRow> rows =
-      request.data.empty() ? traffic_of(options.traffic, options.order) : log_rows(request.data);
+  const std::vector<TrafficRow> rows = !request.rows.empty()  ? request.rows
+                                       : request.data.empty() ? traffic_of(options.traffic, options.order)
+                                                              : log_rows(request.data);
   if (rows.empty()) fail(Exit::bad_input, "the traffic has no rows");
-  const std::map<int64_t, Slot> slots = slots_of(rows, options.slot, request.slot);
+  const std::map<int64_t, Slot> slots = slots_of(rows, options.slot, request.slot, request.today);
   const std::vector<RowMeasure> measures = measured(measurer, rows, "traffic", progress);
 
   const fs::path state = request.state.empty() ? fs::path(options.state) : request.state;

@@ -52,6 +52,10 @@ Json title_of(const Json& report) {
   Json title = {{"name", text_at(report, "/name")},
                 {"created", text_at(report, "/created")},
                 {"version", text_at(report, "/retort")}};
+  if (report.contains("retrain")) {
+    title.update(retrain_title(report));
+    return title;
+  }
   if (report.contains("drift")) {
     title.update(drift_title(report));
     return title;
@@ -81,6 +85,7 @@ Json title_of(const Json& report) {
 
 Json tiles_of(const Json& report, const std::vector<EvaluationGroup>& evaluations) {
   Json tiles = Json::array();
+  if (report.contains("retrain")) return retrain_tiles(report);
   if (report.contains("drift")) return drift_tiles(report);
   if (report.contains("router")) return router_tiles(report);
   if (Json tile = evaluation_tile(evaluations); !tile.is_null()) tiles.push_back(std::move(tile));
@@ -245,6 +250,7 @@ Json report_view(const Json& report) {
           {"evaluations", evaluations_view(evaluations)},
           {"samples", samples_view(report)},
           {"distill", distill_view(report)},
+          {"retrain", retrain_view(report)},
           {"drift", drift_view(report)},
           {"router", router_view(report)},
           {"exports", exports_view(report)},

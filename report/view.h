@@ -40,6 +40,10 @@ Json drift_charts(const Json& report);
 Json router_view(const Json& report);
 Json router_title(const Json& report);
 Json router_tiles(const Json& report);
+/// The part that shows what a slot of a retraining decided, or null; and what the top of the page says of it.
+Json retrain_view(const Json& report);
+Json retrain_title(const Json& report);
+Json retrain_tiles(const Json& report);
 /// The part that shows what the guards found: {facts, rules, limits}, or null for a run without guards.
 Json guards_view(const Json& report);
 /// The numbers that the page's script draws.

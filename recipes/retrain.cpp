@@ -1,0 +1,302 @@
+#include "recipes/retrain.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "core/signals.h"
+#include "models/quantized_checkpoint.h"
+#include "monitor/slot.h"
+#include "recipes/drift.h"
+#include "recipes/guards.h"
+#include "recipes/prepare.h"
+#include "recipes/retrain_drift.h"
+#include "recipes/retrain_due.h"
+#include "recipes/retrain_judge.h"
+#include "recipes/retrain_rows.h"
+#include "recipes/retrain_store.h"
+#include "recipes/retrain_verdict.h"
+#include "recipes/run.h"
+#include "recipes/version.h"
+
+namespace retort {
+namespace fs = std::filesystem;
+namespace {
+
+Day day_of_second(int64_t second) {
+  return std::chrono::floor<std::chrono::days>(std::chrono::sys_seconds(std::chrono::seconds(second)));
+}
+
+const std::string& model_of(const Recipe& recipe) {
+  return recipe.retrain->model.empty() ? recipe.name : recipe.retrain->model;
+}
+
+/// One slot under way.
+class Slot {
+ public:
+  Slot(const Recipe& recipe, const RetrainRequest& request, const ProgressSink& progress)
+      : recipe_(recipe), request_(request), options_(*recipe.retrain), progress_(progress) {
+    now_ = request.now
+               ? *request.now
+               : std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+                     .count();
+    name_ = request.slot.empty() ? slot_name(options_.slot, day_of_second(now_)) : request.slot;
+    day_ = request.slot.empty() ? day_of_second(now_) : slot_begin(options_.slot, request.slot);
+    train_ = with_local_paths(recipe, recipe.data.train, progress);
+    validation_ = with_local_paths(recipe, recipe.data.validation, progress);
+    Progress shown(progress);
+    const fs::path base = pull(source_of(recipe, recipe.model.path), {.progress = &shown});
+    key_ = retrain_key(recipe, train_, validation_, open_checkpoint(base, base_form(recipe))->hash(),
+                       name_ + (request.force ? " forced" : ""));
+    folder_ = attempts() / key_.substr(0, 12);
+  }
+
+  fs::path attempts() const { return recipe_.output_dir / "retrain"; }
+  const fs::path& folder() const { return folder_; }
+  const std::string& key() const { return key_; }
+
+  /// Decides, keeps the verdict, and returns it.
+  Json decide(RetrainStore& store);
+  /// Writes what is not written yet, tells who is to be told, and counts. Whoever died here does it the next time.
+  void publish(const Json& verdict) const;
+
+ private:
+  struct Ending {
+    Decision decision;
+    std::vector<std::string> reasons;
+  };
+  Ending end(RetrainStore& store);
+  /// Guards' refusals are verdicts.
+  std::optional<Ending> refused_by_guards();
+  void gather(const RetrainStore& store);
+  std::optional<Ending> back_to_previous(const RetrainStore& store);
+  Ending challenge(RetrainStore& store);
+  RunOutcome trained();
+  WatchedModel watched(const RetrainStore& store, const std::string& sha256, const fs::path& file) const;
+  fs::path rows_file(const RetrainStore& store, const std::string& sha256) const {
+    return store.files_of(sha256) / "rows.txt";
+  }
+
+  const Recipe& recipe_;
+  const RetrainRequest& request_;
+  const RetrainOptions& options_;
+  const ProgressSink& progress_;
+  int64_t now_ = 0;
+  std::string name_, key_;
+  Day day_;
+  fs::path folder_;
+  std::vector<DatasetOptions> train_, validation_;
+  RowSet rows_;
+  std::optional<StoredModel> champion_;
+  DueFacts facts_;
+  Json drift_;                                                // check_drift's report, or null
+  Json verdict_ = Json::object();                             // what is known beside decision and reasons
+  std::optional<std::pair<fs::path, std::string>> promoted_;  // file, SHA-256
+};
+
+std::optional<Slot::Ending> Slot::refused_by_guards() {
+  const auto hash_of = [](const std::vector<DatasetOptions>& files) {
+    Sha256 hash;
+    for (const DatasetOptions& file : files) hash.update(dataset_hash(file));
+    return hash.hex();
+  };
+  const GuardPass pass = guard_pass(recipe_, train_, validation_, progress_);
+  try {
+    RecordedPass recorded(pass, guarded_hash(pass, hash_of(train_), hash_of(validation_)));
+    verdict_["guards"] = guards_json(recorded.totals());
+  } catch (const Error& error) {
+    if (error.exit() == Exit::data_guard) return Ending{Decision::guard_refused, {error.what()}};
+    if (error.exit() == Exit::contamination) return Ending{Decision::contaminated, {error.what()}};
+    throw;
+  }
+  return std::nullopt;
+}
+
+WatchedModel Slot::watched(const RetrainStore& store, const std::string& sha256, const fs::path& file) const {
+  // A profile belongs to its settings too: other ones begin another profile, and another alarm.
+  DriftOptions settings = *recipe_.drift;
+  settings.model = settings.profile = settings.state = "";
+  settings.traffic.clear();
+  const std::string id =
+      sha256_hex(to_json(settings).dump() + keyed_hash(project_key(settings.key), "profile")).substr(0, 12);
+  const fs::path folder = store.files_of(sha256);
+  fs::create_directories(folder);
+  return {.model = file, .profile = folder / (id + ".profile.json"), .state = folder / (id + ".alarm.json")};
+}
+
+void Slot::gather(const RetrainStore& store) {
+  rows_ = RowSet::of(train_, recipe_.drift ? project_key(recipe_.drift->key) : "");
+  facts_.rows = facts_.new_rows = rows_.size();
+  champion_ = store.champion();
+  facts_.champion = champion_.has_value();
+  if (!champion_) return;
+  verdict_["champion_before"] = {{"sha256", champion_->sha256}};
+  if (const fs::path seen = rows_file(store, champion_->sha256); fs::exists(seen))
+    facts_.new_rows = rows_.beyond(RowSet::read(seen));
+  int64_t since = 0;
+  if (champion_->verdict.is_object()) {
+    since = champion_->verdict["decided_at"].get<int64_t>();
+    facts_.age_days = static_cast<double>(now_ - since) / 86400;
+    verdict_["champion_before"]["slot"] = champion_->verdict["slot"];
+  }
+  if (!recipe_.drift) return;
+  const WatchedModel model = watched(store, champion_->sha256, champion_->file);
+  make_profile(recipe_, model, progress_);
+  const std::vector<TrafficRow> traffic = fresh_traffic(recipe_, request_.traffic, day_of_second(since), progress_);
+  if (options_.harm && champion_->verdict.is_object() && champion_->verdict.contains("accuracy"))
+    facts_.harmful = is_harmful(traffic, champion_->verdict["accuracy"].get<double>(), *options_.harm);
+  drift_ = watch(recipe_, model, traffic, day_, folder_ / "drift", progress_);
+  if (drift_.is_null()) return;
+  facts_.drift = drift_["drift"]["decision"]["alarm"] == Json(true);
+  verdict_["drift"] = {{"alarm", *facts_.drift},
+                       {"reasons", drift_["drift"]["decision"]["reasons"]},
+                       {"notes", drift_["drift"]["notes"]},
+                       {"report", "drift/report.html"}};
+}
+
+std::optional<Slot::Ending> Slot::back_to_previous(const RetrainStore& store) {
+  if (!facts_.drift.value_or(false) || facts_.harmful == false || !store.previous()) return std::nullopt;
+  if (!champion_->verdict.is_object()) return std::nullopt;
+  const auto number = [&](Day day) { return slot_number(options_.slot, slot_name(options_.slot, day)); };
+  const int64_t age = number(day_) - number(day_of_second(champion_->verdict["decided_at"].get<int64_t>()));
+  if (age > options_.watch_slots || options_.watch_slots == 0) return std::nullopt;
+  std::vector<std::string> reasons = {
+      fmt::format("the alarm was raised {} {}s after the promotion (watch_slots: {}): the model before it serves again",
+                  age, options_.slot, options_.watch_slots)};
+  for (const Json& reason : drift_["drift"]["decision"]["reasons"]) reasons.push_back(reason);
+  return Ending{Decision::rolled_back, reasons};
+}
+
+/// The run of this key: the finished one, else a new one or what a crash left of it.
+RunOutcome Slot::trained() {
+  Recipe recipe = recipe_;
+  recipe.output_dir = folder_;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder_ / recipe.name, none)) {
+    if (entry.is_symlink() || !fs::exists(entry.path() / "report.json")) continue;
+    RunOutcome outcome{.folder = entry.path(), .report = read_json(entry.path() / "report.json"), .refused = false};
+    for (const Json& file : outcome.report["export"])
+      outcome.refused |= file.contains("gate") && file["gate"]["passed"] == Json(false);
+    return outcome;
+  }
+  return run_recipe(recipe, /*resume=*/true, progress_);
+}
+
+Slot::Ending Slot::challenge(RetrainStore& store) {
+  const RunOutcome run = trained();
+  const Json& exported = run.report["export"];
+  verdict_["run"] = fs::relative(run.folder, folder_).string();
+  if (run.refused) {
+    std::vector<std::string> reasons;
+    for (const Json& file : exported)
+      if (file.contains("gate"))
+        for (const Json& reason : file["gate"]["reasons"])
+          reasons.push_back(file["path"].get<std::string>() + ": " + reason.get<std::string>());
+    return {Decision::gate_refused, reasons};
+  }
+  const auto file =
+      std::find_if(exported.begin(), exported.end(), [](const Json& entry) { return entry["format"] == "gguf"; });
+  const fs::path path = run.folder / (*file)["path"].get<std::string>();
+  const std::string sha256 = (*file)["sha256"];
+  verdict_["challenger"] = {{"sha256", sha256},
+                            {"path", fs::relative(path, folder_).string()},
+                            {"bytes", (*file)["bytes"]},
+                            {"type", (*file)["type"]}};
+  if (stop_signal()) fail(Exit::retry, "stopped by a signal before the gate; the next call goes on from here");
+  const Judgement judged = judge(recipe_, champion_ ? champion_->file : fs::path(), path, progress_);
+  verdict_["gate"] = judged.verdict.evidence;
+  verdict_["evaluations"] = judged.evaluations;
+  if (judged.verdict.more_rows) verdict_["more_rows"] = *judged.verdict.more_rows;
+  if (judged.accuracy) verdict_["accuracy"] = *judged.accuracy;
+  Ending ending{Decision::inconclusive, judged.verdict.reasons};
+  if (judged.verdict.decision == PromotionDecision::reject) ending.decision = Decision::rejected;
+  if (judged.verdict.decision != PromotionDecision::promote) return ending;
+  // What belongs to the model lies ready before the model serves.
+  ending.decision = Decision::promoted;
+  rows_.write(rows_file(store, sha256));
+  if (recipe_.drift) make_profile(recipe_, watched(store, sha256, path), progress_);
+  promoted_ = {path, sha256};
+  return ending;
+}
+
+Slot::Ending Slot::end(RetrainStore& store) {
+  if (auto refused = refused_by_guards()) return *refused;
+  gather(store);
+  if (auto back = back_to_previous(store)) return *back;
+  Due due = is_due(options_, facts_);
+  if (request_.force) due = {true, {"asked for by hand (--force)"}};
+  verdict_["due"] = due.reasons;
+  if (!due.due) return {Decision::nothing_due, due.reasons};
+  if (request_.check) return {Decision::due, due.reasons};
+  log::info("a new model is due: {}", fmt::join(due.reasons, "; "));
+  return challenge(store);
+}
+
+Json Slot::decide(RetrainStore& store) {
+  fs::create_directories(folder_);
+  const Ending ending = end(store);
+  Json verdict{{"schema", 1},
+               {"name", recipe_.name},
+               {"model", model_of(recipe_)},
+               {"slot", name_},
+               {"key", key_},
+               {"decided_at", now_},
+               {"decision", name_of(ending.decision)},
+               {"exit", exit_of(ending.decision)},
+               {"reasons", ending.reasons},
+               {"facts", facts_.to_json()}};
+  verdict.update(verdict_);
+  const std::string serves = ending.decision == Decision::promoted      ? promoted_->second
+                             : ending.decision == Decision::rolled_back ? store.previous()->sha256
+                             : champion_                                ? champion_->sha256
+                                                                        : "";
+  verdict["champion"] = serves.empty() ? Json() : Json{{"sha256", serves}};
+  if (ending.decision == Decision::promoted)
+    store.promote(key_, verdict, promoted_->first, promoted_->second);
+  else if (ending.decision == Decision::rolled_back)
+    store.roll_back(key_, verdict);
+  else if (ending.decision != Decision::due)
+    store.record(key_, verdict);
+  return verdict;
+}
+
+void Slot::publish(const Json& verdict) const {
+  if (!fs::exists(folder_ / "verdict.json")) {
+    Json report{{"schema", 1}, {"name", recipe_.name}};
+    if (verdict.contains("run")) report = read_json(folder_ / verdict["run"].get<std::string>() / "report.json");
+    report["created"] = slot_name("day", day_of_second(verdict["decided_at"].get<int64_t>()));
+    report["retort"] = version();
+    report["recipe"] = recipe_.text;
+    report["retrain"] = verdict;
+    write_verdict(folder_, report);
+  }
+  if (verdict["decision"] == name_of(Decision::due)) {
+    fs::remove(folder_ / "verdict.json");  // it is none yet
+  } else {
+    for (const std::string& problem : tell_verdicts(options_, attempts())) log::warn("{}", problem);
+    tidy_attempts(attempts(), folder_, options_.keep);
+  }
+  if (!options_.metrics.empty()) write_atomic(options_.metrics, retrain_metrics(verdict));
+}
+
+}  // namespace
+
+RetrainOutcome retrain(const Recipe& recipe, const RetrainRequest& request, const ProgressSink& progress) {
+  check_retrain(recipe);
+  RetrainStore store(recipe);
+  Slot slot(recipe, request, progress);
+  RetrainOutcome outcome{.folder = slot.folder(), .verdict = {}};
+  if (auto known = store.verdict(slot.key())) {
+    outcome.verdict = *known;
+    outcome.verdict["repeated"] = true;
+  } else {
+    outcome.verdict = slot.decide(store);
+  }
+  slot.publish(outcome.verdict);
+  return outcome;
+}
+
+}  // namespace retort

@@ -1,0 +1,35 @@
+// Drift as a retraining sees it: the champion and its own profile instead of those that the recipe names.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "core/progress.h"
+#include "monitor/traffic.h"
+#include "recipes/recipe.h"
+
+namespace retort {
+
+/// A model's file, its profile, and the alarm's state, which is one a profile.
+struct WatchedModel {
+  std::filesystem::path model, profile, state;
+};
+
+/// Profiles a model that may become champion, and calibrates the profile; one that is there stays.
+void make_profile(const Recipe& recipe, const WatchedModel& watched, const ProgressSink& progress);
+
+/// Fresh traffic: the serving log, or drift.traffic when there is no log; from `since` on where rows have a time.
+std::vector<TrafficRow> fresh_traffic(const Recipe& recipe, const std::filesystem::path& log, Day since,
+                                      const ProgressSink& progress);
+
+/// What `retort drift check` says of these rows against the model, and null without rows. Slots before the last one
+/// that the state has are left out: the alarm has passed them. report.json and report.html lie in `out`.
+Json watch(const Recipe& recipe, const WatchedModel& watched, std::vector<TrafficRow> rows, Day today,
+           const std::filesystem::path& out, const ProgressSink& progress);
+
+/// Whether labelled answers are right less often than `before` by more than `harm`, with 95 % confidence either way;
+/// nothing when that cannot be told.
+std::optional<bool> is_harmful(const std::vector<TrafficRow>& rows, double before, double harm);
+
+}  // namespace retort

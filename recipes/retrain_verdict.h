@@ -1,0 +1,43 @@
+// What a retraining decided, as it is kept, shown, counted and told.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "recipes/recipe.h"
+
+namespace retort {
+
+/// How a slot can end. Each has a name in verdict.json and an exit code (docs/operations.md).
+enum class Decision {
+  nothing_due,    ///< 0
+  due,            ///< 10: asked without training
+  rolled_back,    ///< 10: the alarm took the last promotion back
+  promoted,       ///< 11
+  rejected,       ///< 12
+  inconclusive,   ///< 13
+  guard_refused,  ///< 20
+  contaminated,   ///< 21
+  gate_refused,   ///< 22: of the export
+};
+const char* name_of(Decision decision);
+int exit_of(Decision decision);
+
+/// report.json and report.html of a verdict in `folder`, then verdict.json: whoever finds that finds all.
+void write_verdict(const std::filesystem::path& folder, const Json& report);
+
+/// Tells everyone of the verdicts below `folder` that nobody has heard of, this one included; what failed is told again
+/// next time. Returns what failed, for people.
+std::vector<std::string> tell_verdicts(const RetrainOptions& options, const std::filesystem::path& folder);
+
+/// Makes room below `folder`: checkpoints of attempts with a verdict, and exported files of all but `current` and the
+/// `keep` that were decided last. What was promoted lies in the registry; reports and verdicts stay.
+void tidy_attempts(const std::filesystem::path& folder, const std::filesystem::path& current, int64_t keep);
+
+/// What Prometheus is told of a verdict.
+std::string retrain_metrics(const Json& verdict);
+
+}  // namespace retort
