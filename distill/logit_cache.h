@@ -108,8 +108,8 @@ class LogitCache {
 TargetSource cached_targets(std::shared_ptr<const LogitCache> cache, double temperature, Estimator estimator);
 
 /// What a cache's folder or one of its shards holds, for people: positions, bytes a token, the tail's mass, the
-/// teacher. Error(bad_input) as LogitCache::open().
-Json describe_cache(const std::filesystem::path& path);
+/// teacher. Error(bad_input) as LogitCache::open(); `verify`: each shard is read whole against its seal.
+Json describe_cache(const std::filesystem::path& path, bool verify = true);
 /// Whether `path` is a cache's folder or a shard of one.
 bool is_cache(const std::filesystem::path& path);
 

@@ -16,6 +16,8 @@
 
 namespace retort {
 
+class ServedModel;
+
 /// What a cache remembers of the model that filled it.
 struct TeacherIdentity {
   std::string hash;            ///< SHA-256 over its tensors (and its adapter's)
@@ -43,6 +45,10 @@ class Teacher {
   /// time. Chunks are asked for in ascending order; going back to the first one computes them again. The teacher and
   /// what it was opened with must outlive the function.
   virtual DenseLogits dense(const Batch& batch, const std::vector<int64_t>& rows);
+  /// The model itself, in the engine that runs it, so that nobody has to open it twice; nullptr in the other, and for
+  /// the student's own base.
+  virtual ServedModel* served() { return nullptr; }
+  virtual std::shared_ptr<CausalLM> torch() { return nullptr; }
 };
 
 /// Logits f32 [n, vocabulary] of document `document` at `positions`: Error(bad_input) naming `teacher`, the document

@@ -18,7 +18,7 @@ at::Tensor as_indices(const std::vector<int64_t>& values) { return at::tensor(va
 
 class TorchTeacher final : public Teacher {
  public:
-  TorchTeacher(CausalLM& model, std::unique_ptr<CausalLM> owned, AdapterSet adapters, TeacherIdentity identity,
+  TorchTeacher(CausalLM& model, std::shared_ptr<CausalLM> owned, AdapterSet adapters, TeacherIdentity identity,
                std::string name)
       : owned_(std::move(owned)),
         model_(model),
@@ -28,6 +28,7 @@ class TorchTeacher final : public Teacher {
 
   const TeacherIdentity& identity() const override { return identity_; }
   int64_t vocab() const override { return model_.config().vocab; }
+  std::shared_ptr<CausalLM> torch() override { return owned_; }
 
   void logits(const std::vector<std::vector<int32_t>>& documents, const std::vector<std::vector<int64_t>>& wanted,
               const std::function<void(size_t, const at::Tensor&)>& each) override {
@@ -95,7 +96,7 @@ class TorchTeacher final : public Teacher {
     std::optional<LentAdapters> lent;
   };
 
-  std::unique_ptr<CausalLM> owned_;
+  std::shared_ptr<CausalLM> owned_;
   CausalLM& model_;
   AdapterSet adapters_;
   TeacherIdentity identity_;

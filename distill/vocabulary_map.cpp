@@ -30,6 +30,8 @@ class Mapped final : public MappedTeacher {
 
   const TeacherIdentity& identity() const override { return teacher_->identity(); }
   int64_t vocab() const override { return width_; }
+  ServedModel* served() override { return teacher_->served(); }
+  std::shared_ptr<CausalLM> torch() override { return teacher_->torch(); }
   double lost_mass() const override { return rows_ > 0 ? lost_ / static_cast<double>(rows_) : 0; }
 
   void logits(const std::vector<std::vector<int32_t>>& documents, const std::vector<std::vector<int64_t>>& wanted,

@@ -17,7 +17,8 @@ Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
   const Prepared prepared = prepare(recipe, std::time(nullptr), progress);
   const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
   check_against_model(recipe, prepared, *model);
-  const Json teachers = recipe.distill ? check_distillation(recipe, prepared, *model, progress) : Json();
+  CheckedTeachers teachers;
+  if (recipe.distill) teachers = check_distillation(recipe, prepared, *model, progress);
   const AttachReport attached =
       attach(*model, recipe.adapter, static_cast<uint64_t>(recipe.seed), original_weights(*prepared.checkpoint));
   const Fit fit = fitted(recipe, prepared, *model);
@@ -40,7 +41,7 @@ Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
                 {"predicted_memory_bytes", plan.memory.total()},
                 {"available_memory_bytes", available_memory_bytes()}};
   check["guards"] = guards_json(prepared.guards);
-  if (recipe.distill) check["teachers"] = teachers;
+  if (recipe.distill) check["teachers"] = teachers.json;
   if (recipe.train.fit) check["fit"] = fit.to_json();
   if (prepared.validation) check["data"]["validation"] = prepared.validation->ledger().to_json();
   return check;

@@ -11,11 +11,9 @@
 #include "core/hash.h"
 #include "core/temporary_folder.h"
 #include "distill/online.h"
-#include "distill/paired_texts.h"
-#include "distill/recorded.h"
 #include "distill/teacher_error.h"
-#include "distill/vocabulary_map.h"
 #include "export/gguf.h"
+#include "recipes/called_teacher.h"
 #include "recipes/serve.h"
 #include "recipes/stages.h"
 #include "trainer/cross_vocabulary.h"
@@ -26,86 +24,7 @@
 namespace retort {
 namespace fs = std::filesystem;
 
-/// A teacher of the recipe. Its model may be closed after what was found out about it.
-struct CalledTeacher {
-  TeacherOptions options = {};                   ///< with local paths
-  std::string name = {};                         ///< as the recipe calls it
-  OpenedTeacher teacher = {};                    ///< no model: recorded answers
-  std::optional<RecordedTeacher> recorded = {};  ///< those
-  std::string vocabulary = {};                   ///< how it compares with the student's
-  bool by_text = false;                          ///< compared by stretches of text, not by tokens
-  const MappedTeacher* mapped = nullptr;         ///< the model, when it is asked in other ids than its own
-  bool same_tokens = false;                      ///< every id stands for the same token
-  TeacherIdentity identity = {};
-
-  bool is_open() const { return recorded || teacher.model; }
-};
-
 namespace {
-
-CalledTeacher call(const Recipe& recipe, const Prepared& prepared, CausalLM& model, TeacherOptions options,
-                   const ProgressSink& progress) {
-  const DistillOptions& distill = *recipe.distill;
-  CalledTeacher called{.name = options.path.empty() ? "the student's base" : options.path.string()};
-  const auto local = [&](fs::path& path) {
-    Progress shown(progress);
-    if (!path.empty()) path = pull(source_of(recipe, path.string()), {.progress = &shown});
-  };
-  local(options.path);
-  local(options.adapter);
-  local(options.reference);
-  called.options = options;
-  const int64_t width = model.config().vocab;
-  if (!teacher_kind(options)) {
-    if (!options.reference.empty())
-      fail(Exit::usage, "distill.teacher: {}: recorded answers have no reference to be compared with", called.name);
-    if (distill.temperature != 1 || distill.loss == loss_spans || distill.loss == "uld" || distill.on_policy)
-      fail(Exit::usage,
-           "distill.teacher: {}: a service's log-probabilities are those of its tokens at temperature 1; allowed with "
-           "them: losses that compare token with token, at temperature: 1, without on_policy",
-           called.name);
-    called.recorded =
-        open_recorded(options.path, *prepared.tokenizer, *prepared.chat_template, encode_options(recipe), width);
-    called.identity = called.recorded->identity;
-    const RecordedCounts& counts = called.recorded->counts;
-    called.vocabulary = fmt::format("recorded answers: {}; {} of {} trained tokens have log-probabilities",
-                                    counts.answers, counts.aligned_tokens, counts.trained_tokens);
-    return called;
-  }
-  const TeacherPlace place{.student = &model,
-                           .checkpoint = prepared.checkpoint.get(),
-                           .tokenizer = prepared.tokenizer.get(),
-                           .load = load_options(recipe)};
-  called.teacher = open_teacher(options, place);
-  called.identity = called.teacher.model->identity();
-  VocabularyMap map = compare_vocabularies(*prepared.tokenizer, *called.teacher.tokenizer);
-  called.vocabulary = map.summary();
-  called.same_tokens = map.match == VocabularyMatch::equal;
-  if (!options.reference.empty() && !called.same_tokens)
-    fail(Exit::usage,
-         "distill.teacher: {}: reference: both are asked about the student's tokens, and they are not its own: {}",
-         called.name, called.vocabulary);
-  called.by_text = distill.loss == loss_spans || (distill.loss == "uld" && map.match == VocabularyMatch::different);
-  if (called.by_text) return called;
-  require_shared_tokens(map, recipe.model.path, called.name);
-  if (map.match != VocabularyMatch::equal || called.teacher.model->vocab() != width) {
-    auto mapped = map_vocabulary(std::move(called.teacher.model), std::move(map), width);
-    called.mapped = mapped.get();
-    called.teacher.model = std::move(mapped);
-  }
-  return called;
-}
-
-/// Rows in both tokenizations.
-struct BothTexts {
-  ChatTemplate teacher_template;
-  PairedTexts texts;
-
-  BothTexts(const Recipe& recipe, const Prepared& prepared, const CalledTeacher& called, const Stream<Chat>& rows)
-      : teacher_template(reading_template(*called.teacher.tokenizer, prepared.now)),
-        texts(rows, {*prepared.tokenizer, *prepared.chat_template}, {*called.teacher.tokenizer, teacher_template},
-              encode_options(recipe)) {}
-};
 
 /// KL(reference ‖ teacher) on the first held-out rows.
 Json own_error(const CalledTeacher& called, const PackedDataset& data) {
@@ -193,7 +112,7 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
     const auto cache = LogitCache::open(folder, subject);
     cache->expect_all(*prepared.train);
     source = cached_targets(cache, distill.temperature, estimator_of(distill));
-    entry["cache"] = describe_cache(folder);
+    entry["cache"] = describe_cache(folder, false);  // it was read whole when it was opened
   }
   DivergenceOptions loss = divergence_options(distill);
   loss.kd_weight = kd;
@@ -201,8 +120,22 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
   return {divergence_part(std::move(source), loss, result.state, number)};
 }
 
+/// The teacher in LibTorch, whose states the student follows: the open one where it runs there.
+std::shared_ptr<CausalLM> teacher_of_layers(const Recipe& recipe, const CalledTeacher& called) {
+  if (!called.same_tokens)
+    fail(Exit::usage, "distill.hidden_states: {} reads other tokens than the student: {}", called.name,
+         called.vocabulary);
+  if (auto model = called.teacher.model->torch()) return model;
+  const TeacherOptions& options = called.options;
+  const auto checkpoint = Checkpoint::open(options.path);
+  std::shared_ptr<CausalLM> model = CausalLM::load(*checkpoint, load_options(recipe));
+  if (!options.adapter.empty() && fs::is_directory(options.adapter))
+    load_peft(options.adapter, *model, checkpoint->hash());
+  return model;
+}
+
 /// `blocks` become those of the student whose states are read.
-ObjectivePart follow_layers(const Recipe& recipe, CausalLM& student, const TeacherOptions& options,
+ObjectivePart follow_layers(const Recipe& recipe, CausalLM& student, const std::shared_ptr<CausalLM>& teacher,
                             std::shared_ptr<ObjectiveState> state, std::vector<int64_t>& blocks) {
   const HiddenStatesChoice& choice = *recipe.distill->hidden_states;
   const HiddenStateOptions hidden{
@@ -211,10 +144,6 @@ ObjectivePart follow_layers(const Recipe& recipe, CausalLM& student, const Teach
       .project = choice.project,
       .weight = choice.weight,
       .seed = static_cast<uint64_t>(recipe.seed)};
-  const auto checkpoint = Checkpoint::open(options.path);
-  const std::shared_ptr<CausalLM> teacher = CausalLM::load(*checkpoint, load_options(recipe));
-  if (!options.adapter.empty() && std::filesystem::is_directory(options.adapter))
-    load_peft(options.adapter, *teacher, checkpoint->hash());
   blocks = student_blocks(hidden);
   return hidden_states_part(states_of(teacher, choice.layers), hidden, student, teacher->config(), std::move(state));
 }
@@ -242,6 +171,30 @@ void check_on_policy(const Recipe& recipe, const Prepared& prepared, CausalLM& m
            recipe.model.base);
     check_gguf_adapter(prepared.checkpoint->config(), recipe.adapter, plan_adapters(model, recipe.adapter).targets);
   }
+}
+
+/// The first micro-batch's question, and what is in memory as long as its answer is read.
+std::shared_ptr<TeacherTargets> ask_as_a_step_does(const Recipe& recipe, const Prepared& prepared,
+                                                   const CalledTeacher& called) {
+  std::vector<int64_t> windows(static_cast<size_t>(std::min(recipe.train.micro_batch_size, prepared.train->windows())));
+  std::iota(windows.begin(), windows.end(), 0);
+  Batch batch = prepared.train->batch(windows);
+  if (called.by_text) {  // the same text in the teacher's tokens, all of it
+    const std::vector<int64_t> offsets = std::exchange(batch.offsets, {0});
+    const auto* id = batch.ids.const_data_ptr<int64_t>();
+    std::vector<int64_t> ids;
+    for (size_t d = 0; d + 1 < offsets.size(); ++d) {
+      const std::vector<int32_t> document(id + offsets[d], id + offsets[d + 1]);
+      for (const int32_t token : called.teacher.tokenizer->encode(prepared.tokenizer->decode(document), false, true))
+        ids.push_back(token);
+      batch.offsets.push_back(static_cast<int64_t>(ids.size()));
+    }
+    batch.ids = at::tensor(ids, at::kLong);
+    batch.labels = at::zeros_like(batch.ids);
+  }
+  const auto targets = std::make_shared<TeacherTargets>(online_targets(*called.teacher.model)(batch, windows));
+  if (targets->rows > 0) targets->dense(0, std::min(targets->rows, default_chunk));
+  return targets;
 }
 
 Json spans_apart(CausalLM& model, const PackedDataset& data, const SpanSource& source, int64_t windows_per_batch) {
@@ -278,12 +231,10 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
   double weights = 0;
   for (const TeacherOptions& options : distill.teacher.teachers) weights += options.weight;
   std::vector<ObjectivePart> parts;
-  TeacherOptions first;  // with local paths
   for (const TeacherOptions& options : distill.teacher.teachers) {
-    const auto called = std::make_shared<CalledTeacher>(call(recipe, prepared, model, options, progress));
+    const auto called = std::make_shared<CalledTeacher>(call_teacher(recipe, prepared, model, options, progress));
     const TeacherIdentity identity = called->identity;
     const size_t index = result.report["teachers"].size();
-    if (index == 0) first = called->options;
     Json entry = {{"path", called->name},
                   {"weight", options.weight},
                   {"vocabulary", called->vocabulary},
@@ -306,7 +257,7 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
     result.identity[fmt::format("distill.{}", key)] = all[key].is_structured() ? Json(all[key].dump()) : all[key];
   std::vector<int64_t> blocks;
   if (distill.hidden_states) {
-    parts.push_back(follow_layers(recipe, model, first, result.state, blocks));
+    parts.push_back(follow_layers(recipe, model, teacher_of_layers(recipe, *result.teachers[0]), result.state, blocks));
     result.report["hidden_states"] = all["hidden_states"];
   }
   result.objective = sum_of(std::move(parts), blocks);
@@ -320,20 +271,28 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
   return result;
 }
 
-Json check_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ProgressSink& progress) {
+CheckedTeachers check_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
+                                   const ProgressSink& progress) {
   check_on_policy(recipe, prepared, model);
-  Json all = Json::array();
+  CheckedTeachers checked{.json = Json::array(), .held = {}};
   for (const TeacherOptions& options : recipe.distill->teacher.teachers) {
-    const CalledTeacher called = call(recipe, prepared, model, options, progress);
-    const bool cached = !recipe.distill->online && !called.recorded && !called.by_text;
-    all.push_back(
-        {{"teacher", called.name},
-         {"engine", called.identity.engine},
-         {"quantization", called.identity.quantization},
-         {"vocabulary", called.vocabulary},
-         {"cache", cached ? Json(folder_of(*recipe.distill, subject_of(called, prepared, model)).string()) : Json()}});
+    const auto called = std::make_shared<CalledTeacher>(call_teacher(recipe, prepared, model, options, progress));
+    const bool asked = !called->recorded && (recipe.distill->online || called->by_text);
+    const bool cached = !called->recorded && !asked;
+    if (asked) {
+      checked.held.push_back(called);
+      checked.held.push_back(ask_as_a_step_does(recipe, prepared, *called));
+    }
+    if (recipe.distill->hidden_states && checked.json.empty())
+      checked.held.push_back(teacher_of_layers(recipe, *called));
+    checked.json.push_back(
+        {{"teacher", called->name},
+         {"engine", called->identity.engine},
+         {"quantization", called->identity.quantization},
+         {"vocabulary", called->vocabulary},
+         {"cache", cached ? Json(folder_of(*recipe.distill, subject_of(*called, prepared, model)).string()) : Json()}});
   }
-  return all;
+  return checked;
 }
 
 void close_cached_teachers(const Recipe& recipe, Distillation& distillation) {
@@ -345,11 +304,8 @@ void evaluate_teachers(const Recipe& recipe, const Prepared& prepared, const Dis
                        const std::vector<EvaluationRow>& rows, Json& report, const ProgressSink& progress) {
   for (size_t i = 0; i < distillation.teachers.size(); ++i) {
     const CalledTeacher& called = *distillation.teachers[i];
-    if (!called.same_tokens || called.identity.engine != "llama.cpp") continue;
-    const auto served =
-        ServedModel::open(called.options.path, {.threads = static_cast<int>(called.options.threads),
-                                                .gpu_layers = static_cast<int>(called.options.gpu_layers),
-                                                .adapter = called.options.adapter});
+    ServedModel* const served = called.teacher.model ? called.teacher.model->served() : nullptr;
+    if (!called.same_tokens || !served) continue;
     evaluate_served(recipe, prepared, rows, *served,
                     distillation.teachers.size() > 1 ? fmt::format("teacher {}", i + 1) : "teacher", report, progress);
   }
@@ -363,7 +319,7 @@ Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model
          recipe.file.string());
   Json all = Json::array();
   for (const TeacherOptions& options : recipe.distill->teacher.teachers) {
-    const CalledTeacher called = call(recipe, prepared, model, options, progress);
+    const CalledTeacher called = call_teacher(recipe, prepared, model, options, progress);
     if (called.recorded || called.by_text)
       fail(Exit::usage, "{}: nothing of it is cached: {}", called.name,
            called.recorded ? "the answers are recorded already" : "it is asked once while the student trains");
@@ -379,7 +335,7 @@ Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& 
   for (size_t i = 0; i < distillation.teachers.size(); ++i) {
     std::optional<CalledTeacher> again;  // for the time of this measurement
     if (!distillation.teachers[i]->is_open())
-      again = call(recipe, prepared, model, recipe.distill->teacher.teachers[i], progress);
+      again = call_teacher(recipe, prepared, model, recipe.distill->teacher.teachers[i], progress);
     const CalledTeacher& called = again ? *again : *distillation.teachers[i];
     const int64_t windows = recipe.train.micro_batch_size;
     if (called.recorded) {

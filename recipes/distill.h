@@ -33,9 +33,14 @@ struct Distillation {
 Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
                                const ProgressSink& progress);
 
-/// For `retort check`: every error that open_distillation would meet before it asks a teacher anything, and
-/// [{"teacher", "engine", "quantization", "vocabulary", "cache"}]; "cache" is null when the teacher is asked online.
-Json check_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const ProgressSink& progress);
+struct CheckedTeachers {
+  Json json;  ///< [{"teacher", "engine", "quantization", "vocabulary", "cache"}]; "cache" is null for one asked online
+  std::vector<std::shared_ptr<void>> held;  ///< what training holds of them, brought into memory as a step does
+};
+/// For `retort check`: every error that open_distillation would meet before it fills a cache. Teachers that training
+/// asks are asked about one micro-batch and stay open, so that plan_training finds them in memory.
+CheckedTeachers check_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
+                                   const ProgressSink& progress);
 
 /// `retort cache-teacher`: fills this share of every teacher's cache. [{"teacher", "folder", "documents", …}].
 Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model, CacheShare share,

@@ -212,8 +212,8 @@ RunOutcome run_recipe(const Recipe& recipe, bool resume, const ProgressSink& pro
     const Stopwatch watch;
     distillation = open_distillation(recipe, prepared, *model, progress);
     before = against_teachers(recipe, prepared, *model, *distillation, progress);
-    close_cached_teachers(recipe, *distillation);
     evaluate_teachers(recipe, prepared, *distillation, rows, report, progress);
+    close_cached_teachers(recipe, *distillation);
     report["seconds"]["teachers"] = watch.seconds();
   }
   stop_if_asked("training");

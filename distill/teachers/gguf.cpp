@@ -25,6 +25,7 @@ class GgufTeacher final : public Teacher {
 
   const TeacherIdentity& identity() const override { return identity_; }
   int64_t vocab() const override { return model_->vocab(); }
+  ServedModel* served() override { return model_.get(); }
 
   void logits(const std::vector<std::vector<int32_t>>& documents, const std::vector<std::vector<int64_t>>& wanted,
               const std::function<void(size_t, const at::Tensor&)>& each) override {

@@ -66,6 +66,17 @@ TEST_F(Distill, AsksSeveralTeachersOnline) {
   const Json teachers = parse_json(check.output, "check")["teachers"];
   ASSERT_EQ(teachers.size(), 2u);
   EXPECT_TRUE(teachers[1]["cache"].is_null());
+  // A teacher that every step asks is in the plan; the base as its own teacher needs no second copy.
+  const auto predicted = [&](const std::string& distill) {
+    const ProcessResult alone = retort(command("check", {"distill=" + distill, "--json"}));
+    EXPECT_EQ(alone.status, 0) << alone.errors;
+    return parse_json(alone.output, "check")["predicted_memory_bytes"].get<double>();
+  };
+  const double weights = 90e6;  // of the file's 98 MB those that a pass reads
+  const double cached = predicted("{teacher: {path: smollm2}}");
+  const double online = predicted("{teacher: {path: smollm2}, online: true}");
+  EXPECT_GT(online, cached + weights);
+  EXPECT_LT(predicted("{teacher: {kind: self}, online: true}"), cached + weights);
   const ProcessResult run = retort(
       command("run", {"distill={teacher: [{kind: self, weight: 3}, {path: smollm2}], online: true, loss: skew_kl}"}));
   ASSERT_EQ(run.status, 0) << run.errors;

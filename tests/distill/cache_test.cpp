@@ -252,6 +252,7 @@ TEST_F(CacheTargets, AreDescribedForPeople) {
   EXPECT_TRUE(is_cache(folder_.path()));
   EXPECT_TRUE(is_cache(folder_ / "logits-0-of-1-00000.h5"));
   EXPECT_FALSE(is_cache(folder_ / "cells.h5"));
+  EXPECT_EQ(describe_cache(folder_.path(), false), describe_cache(folder_.path())) << "the manifest says the same";
   for (const fs::path& path : {folder_.path(), folder_ / "logits-0-of-1-00000.h5"}) {
     const Json json = describe_cache(path);
     EXPECT_EQ(json["teacher"]["hash"], "teacher-hash");

@@ -111,6 +111,29 @@ TEST(Distillation, TaidMovesItsTargetToTheTeacher) {
   EXPECT_EQ(numbers["t"], 1);
 }
 
+TEST(Distillation, TaidNeverGoesBackAlsoAfterAResume) {
+  const TaidSchedule schedule{.t = "t", .t_start = 0.4, .alpha = 0.05};
+  std::map<std::string, double> numbers{{"t", 0.4}}, saved;
+  const at::Tensor losses = normal({200}, 3).exp();  // any that may come
+  const auto update = [&](std::map<std::string, double>& to, int64_t i) {
+    schedule.update(to, static_cast<double>(i + 1) / 200, losses[i].item<double>());
+  };
+  for (int64_t i = 0; i < 200; ++i) {
+    if (i == 77) saved = numbers;  // what a checkpoint holds
+    const double before = numbers["t"];
+    update(numbers, i);
+    EXPECT_GE(numbers["t"], before);
+    EXPECT_LE(numbers["t"], 1);
+  }
+  EXPECT_EQ(numbers["t"], 1);
+  for (int64_t i = 77; i < 200; ++i) update(saved, i);
+  EXPECT_EQ(saved, numbers);
+  // A run that goes on with more steps is at a smaller part of the way.
+  std::map<std::string, double> longer{{"t", 0.9}};
+  schedule.update(longer, 0.1, 1.0);
+  EXPECT_GE(longer["t"], 0.9);
+}
+
 double distance(const HiddenStateOptions& options, const at::Tensor& s, const at::Tensor& t) {
   if (options.distance == HiddenStateOptions::Distance::mse) return (s - t).square().mean(1).sum().item<double>();
   const at::Tensor dot = (s * t).sum(1), norms = s.square().sum(1).sqrt() * t.square().sum(1).sqrt();

@@ -49,6 +49,25 @@ TEST(Divergence, ChunksChangeNothing) {
     }
 }
 
+TEST(Divergence, OfBf16StatesAndHeadIsF32ButForTheProducts) {
+  constexpr int64_t kDim = 32;
+  const at::Tensor weight = normal({kVocab, kDim}, 1, at::kBFloat16), x = normal({kRows, kDim}, 2, at::kBFloat16) / 3;
+  const at::Tensor labels = at::arange(kRows, at::kLong);
+  for (const double T : {1.0, 2.0})
+    for (const DivergenceOptions& options : all_divergences(T, 0.5))
+      for (const TeacherTargets& targets : {dense_targets(teacher()), partition_targets(teacher(), T, 3, cells())}) {
+        const Loss exact = loss_of(head_of(weight.to(at::kDouble)), x.to(at::kDouble), labels, targets, options);
+        const Loss loss = loss_of(head_of(weight), x, labels, targets, options);
+        EXPECT_EQ(loss.value.scalar_type(), at::kFloat);
+        EXPECT_EQ(loss.gradient.scalar_type(), at::kBFloat16);
+        // Logits and their gradients are rounded to 8 bits once each, nothing in between is.
+        EXPECT_NEAR(loss.value.item<double>() / exact.value.item<double>(), 1, 4e-3) << options.loss->name << T;
+        if (!options.loss->cells) continue;  // uld's gradient jumps where two probabilities change places
+        const at::Tensor error = loss.gradient.to(at::kDouble) - exact.gradient;
+        EXPECT_LT((error.norm() / exact.gradient.norm()).item<double>(), 2e-2) << options.loss->name << T;
+      }
+}
+
 TEST(Divergence, MicroBatchesAddUp) {
   const at::Tensor labels = at::zeros({kRows}, at::kLong);
   for (const DivergenceOptions& options : all_divergences(1, 0.5)) {
