@@ -25,13 +25,22 @@ Json teacher_view(const Json& teacher, const Json& before, const Json& after) {
   const Json& error = value_at(teacher, "/error");
   if (error.is_object())
     facts.push_back(fact("its own error, KL from its reference", show_number(value_at(error, "/mean_kl"))));
+  const Json& aligned = value_at(teacher, "/aligned");
+  if (aligned.is_object())
+    facts.push_back(fact("tokens whose text both cut alike",
+                         show_count(value_at(aligned, "/tokens")) + " of " + show_count(value_at(aligned, "/of"))));
   Json rows = Json::array();
-  rows.push_back(compared("KL from the teacher, nats a token", show_number(value_at(before, "/divergence")),
-                          show_number(value_at(after, "/divergence"))));
-  rows.push_back(compared("Same most likely token", show_percent(value_at(before, "/agreement")),
-                          show_percent(value_at(after, "/agreement"))));
-  rows.push_back(compared("Cross entropy, nats a token", show_number(value_at(before, "/cross_entropy")),
-                          show_number(value_at(after, "/cross_entropy"))));
+  if (after.is_object()) {  // recorded answers cannot be asked about other rows
+    const bool by_text = value_at(after, "/spans").is_number();
+    rows.push_back(compared(
+        by_text ? "Divergence of shared stretches of text, nats a stretch" : "KL from the teacher, nats a token",
+        show_number(value_at(before, "/divergence")), show_number(value_at(after, "/divergence"))));
+    if (!by_text)
+      rows.push_back(compared("Same most likely token", show_percent(value_at(before, "/agreement")),
+                              show_percent(value_at(after, "/agreement"))));
+    rows.push_back(compared("Cross entropy, nats a token", show_number(value_at(before, "/cross_entropy")),
+                            show_number(value_at(after, "/cross_entropy"))));
+  }
   if (value_at(after, "/lost_mass").is_number())
     facts.push_back(fact("mass on tokens that the student lacks", show_percent(value_at(after, "/lost_mass"), 3)));
   Json positions = Json::array();

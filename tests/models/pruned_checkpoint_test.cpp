@@ -96,6 +96,14 @@ TEST_F(PrunedCheckpoint, TokensGo) {
   expect_near(logits_of(*view, {1, 2, 3}), logits_of(*base, {2, 5, 12}).index_select(1, at::tensor(kept)));
 }
 
+TEST_F(PrunedCheckpoint, TheHashFollowsAllThatIsKept) {
+  const auto base = whole();
+  const auto hash = [&](Pruning kept) { return prune_while_reading(*base, std::move(kept))->hash(); };
+  EXPECT_EQ(hash({.tokens = {1, 2}}), hash({.tokens = {1, 2}}));
+  EXPECT_NE(hash({.tokens = {1, 2}}), hash({.tokens = {1, 3}}));
+  EXPECT_NE(hash({.layers = {0}, .channels = {{0, 3}}}), hash({.layers = {0}, .channels = {{0, 4}}}));
+}
+
 TEST_F(PrunedCheckpoint, WhatTheBaseLacksIsRefused) {
   const auto base = whole();
   expect_error(Exit::usage, {"no layer 4", "0 to 3"}, [&] { prune_while_reading(*base, {.layers = {0, 4}}); });

@@ -107,6 +107,25 @@ TEST(Report, ShowsTeacherAndStudent) {
     EXPECT_TRUE(has(page, text)) << text;
 }
 
+TEST(Report, ShowsTeachersThatAreNotComparedTokenByToken) {
+  Json report = sample();
+  const auto spans = [](double divergence) {
+    return Json{{"spans", 300}, {"divergence", divergence}, {"cross_entropy", 2.5}};
+  };
+  report["distill"] = {{"loss", "spans"},
+                       {"teachers",
+                        {{{"path", "answers.jsonl"}, {"vocabulary", "recorded answers: 7"}},
+                         {{"path", "gemma.gguf"}, {"aligned", {{"tokens", 1234}, {"of", 5678}}}}}},
+                       {"before", {nullptr, spans(0.0953)}},
+                       {"after", {nullptr, spans(0.0694)}}};
+  const std::string page = without_chart_js(render_report(report));
+  for (const std::string& text : {std::string("recorded answers: 7"), std::string("nats a stretch"),
+                                  std::string("0.0953"), std::string("0.0694"), std::string("1,234 of 5,678")})
+    EXPECT_TRUE(has(page, text)) << text;
+  EXPECT_FALSE(has(page, "KL from the teacher")) << "stretches of text are no tokens, recorded answers have none";
+  EXPECT_FALSE(has(page, "Same most likely token"));
+}
+
 TEST(Report, ShowsEveryKey) {
   Json report = sample();
   const std::string page = without_chart_js(render_report(report));
