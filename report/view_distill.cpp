@@ -1,4 +1,6 @@
 // The student beside its teachers, before and after.
+#include <cmath>
+
 #include "report/format.h"
 #include "report/view.h"
 
@@ -7,6 +9,11 @@ namespace {
 
 Json fact(const std::string& label, const std::string& value) { return {{"label", label}, {"value", value}}; }
 
+/// A divergence; a model that agrees with itself is at 0 up to what f32 rounds.
+std::string show_divergence(const Json& value) {
+  return value.is_number() && std::abs(value.get<double>()) < 1e-6 ? "0" : show_number(value);
+}
+
 /// A row of the table: what, before, after.
 Json compared(const std::string& what, const std::string& before, const std::string& after) {
   return {{"what", what}, {"before", before}, {"after", after}};
@@ -14,7 +21,7 @@ Json compared(const std::string& what, const std::string& before, const std::str
 
 Json teacher_view(const Json& teacher, const Json& before, const Json& after) {
   Json facts = Json::array();
-  for (const char* key : {"engine", "quantization", "weight", "vocabulary"})
+  for (const char* key : {"engine", "quantization", "weight"})
     facts.push_back(fact(key, show_any(value_at(teacher, std::string("/") + key))));
   const Json& cache = value_at(teacher, "/cache");
   if (cache.is_object()) {
@@ -34,7 +41,7 @@ Json teacher_view(const Json& teacher, const Json& before, const Json& after) {
     const bool by_text = value_at(after, "/spans").is_number();
     rows.push_back(compared(
         by_text ? "Divergence of shared stretches of text, nats a stretch" : "KL from the teacher, nats a token",
-        show_number(value_at(before, "/divergence")), show_number(value_at(after, "/divergence"))));
+        show_divergence(value_at(before, "/divergence")), show_divergence(value_at(after, "/divergence"))));
     if (!by_text)
       rows.push_back(compared("Same most likely token", show_percent(value_at(before, "/agreement")),
                               show_percent(value_at(after, "/agreement"))));
@@ -49,10 +56,11 @@ Json teacher_view(const Json& teacher, const Json& before, const Json& after) {
     if (value_at(then[i], "/tokens") == Json(0)) continue;
     positions.push_back({{"from", show_count(value_at(then[i], "/from"))},
                          {"tokens", show_count(value_at(then[i], "/tokens"))},
-                         {"before", show_number(value_at(first[i], "/divergence"))},
-                         {"after", show_number(value_at(then[i], "/divergence"))}});
+                         {"before", show_divergence(value_at(first[i], "/divergence"))},
+                         {"after", show_divergence(value_at(then[i], "/divergence"))}});
   }
   return {{"path", text_at(teacher, "/path")},
+          {"vocabulary", text_at(teacher, "/vocabulary")},
           {"sha256", text_at(teacher, "/sha256")},
           {"facts", facts},
           {"rows", rows},
