@@ -46,7 +46,10 @@ class Running {
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
 
-  void send(int signal) const { kill(pid_, signal); }
+  /// Nothing when the program has ended: -1 would name every process there is.
+  void send(int signal) const {
+    if (pid_ > 0) kill(pid_, signal);
+  }
   /// False when the program ended before `done` held.
   template <typename F>
   bool until(F&& done) {
