@@ -216,7 +216,7 @@ TEST_F(Pairs, PartsTrainAndAreMeasured) {
     const auto state = std::make_shared<ObjectiveState>();
     const Batch real = batch_of(chats_);
     const SpanSource span_source = span_targets(teacher, texts);
-    const RankedSource ranked_source = ranked_targets(teacher, texts, model->config().vocab, 1.0, 16);
+    const RankedSource ranked_source = ranked_targets(teacher, texts, model->config().vocab, 2.0, 16);
     const int64_t vocab = model->config().vocab;
     const ObjectivePart part =
         spans ? spans_part([&](const Batch&) { return span_source(real); }, 0.5, state)
@@ -226,18 +226,21 @@ TEST_F(Pairs, PartsTrainAndAreMeasured) {
                       ranked.labels = at::where(ranked.labels < 0, ranked.labels, ranked.labels.remainder(vocab));
                       return ranked;
                     },
-                    0.5, 1.0, state);
+                    0.5, 2.0, state);
     batch.labels = at::where(real.labels < 0, real.labels, real.labels.remainder(vocab));
     attach_random(*model, [](const std::string&) { return true; });
     const Objective objective = sum_of({part, cross_entropy_part(0.5)});
     const at::Tensor loss = objective(*model, batch, {}, {.training = true});
     loss.backward();
-    EXPECT_GT(loss.item<double>(), 0);
+    const double measured = state->sums.at(spans ? "span_divergence" : "divergence");
+    const double cross_entropy =
+        sum_of({cross_entropy_part(0.5)})(*model, batch, {}, {.training = true}).item<double>();
+    EXPECT_GT(measured, 0);
+    EXPECT_NEAR(loss.item<double>(), 0.5 * (spans ? 1 : 4) * measured + cross_entropy, 1e-3) << "T² of uld is 4";
     double size = 0;
     for (const at::Tensor& gradient : take_gradients(*model)) size += gradient.abs().sum().item<double>();
     EXPECT_GT(size, 0);
     EXPECT_TRUE(std::isfinite(size));
-    EXPECT_GT(state->sums.at(spans ? "span_divergence" : "divergence"), 0);
     EXPECT_GT(state->sums.at(spans ? "spans" : "aligned"), 10);
     detach_all(*model);
   }

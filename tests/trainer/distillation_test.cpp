@@ -191,6 +191,23 @@ TEST(Distillation, HiddenStatesFollowTheTeachersBlocks) {
     }
 }
 
+TEST(Distillation, HiddenStatesOfAnotherWidthGoThroughAMatrix) {
+  Student student;
+  ModelConfig wider = student.model->config();
+  wider.dim += 3;
+  const Batch batch = data().batch(some);
+  const at::Tensor theirs = normal({batch.tokens(), wider.dim}, 4);
+  const auto state = std::make_shared<ObjectiveState>();
+  const HiddenStateOptions options{.layers = {{0, 1}}};
+  const StateSource source = [&](const Batch&, std::span<const int64_t>) { return std::vector<at::Tensor>{theirs}; };
+  const Objective objective =
+      sum_of({hidden_states_part(source, options, *student.model, wider, state)}, student_blocks(options));
+  ASSERT_EQ(state->parameters.size(), 1U);
+  EXPECT_EQ(state->parameters[0].tensor.sizes(), (at::IntArrayRef{wider.dim, wider.dim - 3}));
+  objective(*student.model, batch, some, {.training = true}).backward();
+  EXPECT_GT(state->parameters[0].tensor.grad().abs().max().item<double>(), 0);
+}
+
 TEST(Distillation, RefusesBlocksThatAreNotThere) {
   Student student;
   const auto part = [&](std::vector<LayerPair> layers) {
