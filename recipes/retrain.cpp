@@ -17,10 +17,10 @@
 #include "recipes/retrain_due.h"
 #include "recipes/retrain_judge.h"
 #include "recipes/retrain_rows.h"
-#include "recipes/retrain_store.h"
 #include "recipes/retrain_verdict.h"
 #include "recipes/run.h"
 #include "recipes/version.h"
+#include "registry/registry.h"
 
 namespace retort {
 namespace fs = std::filesystem;
@@ -37,8 +37,14 @@ const std::string& model_of(const Recipe& recipe) {
 /// One slot under way.
 class Slot {
  public:
-  Slot(const Recipe& recipe, const RetrainRequest& request, const ProgressSink& progress)
-      : recipe_(recipe), request_(request), options_(*recipe.retrain), progress_(progress) {
+  Slot(const Recipe& recipe, const RetrainRequest& request, Registry& registry, const ModelLease& lease,
+       const ProgressSink& progress)
+      : recipe_(recipe),
+        request_(request),
+        options_(*recipe.retrain),
+        registry_(registry),
+        lease_(lease),
+        progress_(progress) {
     now_ = request.now
                ? *request.now
                : std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
@@ -59,7 +65,7 @@ class Slot {
   const std::string& key() const { return key_; }
 
   /// Decides, keeps the verdict, and returns it.
-  Json decide(RetrainStore& store);
+  Json decide();
   /// Writes what is not written yet, tells who is to be told, and counts. Whoever died here does it the next time.
   void publish(const Json& verdict) const;
 
@@ -68,21 +74,23 @@ class Slot {
     Decision decision;
     std::vector<std::string> reasons;
   };
-  Ending end(RetrainStore& store);
+  Ending end();
   /// Guards' refusals are verdicts.
   std::optional<Ending> refused_by_guards();
-  void gather(const RetrainStore& store);
-  std::optional<Ending> back_to_previous(const RetrainStore& store);
-  Ending challenge(RetrainStore& store);
+  void gather();
+  std::optional<Ending> back_to_previous();
+  Ending challenge();
   RunOutcome trained();
-  WatchedModel watched(const RetrainStore& store, const std::string& sha256, const fs::path& file) const;
-  fs::path rows_file(const RetrainStore& store, const std::string& sha256) const {
-    return store.files_of(sha256) / "rows.txt";
+  WatchedModel watched(const std::string& sha256, const fs::path& file) const;
+  fs::path rows_file(const std::string& sha256) const {
+    return registry_.files_of(lease_.model(), sha256) / "rows.txt";
   }
 
   const Recipe& recipe_;
   const RetrainRequest& request_;
   const RetrainOptions& options_;
+  Registry& registry_;
+  const ModelLease& lease_;
   const ProgressSink& progress_;
   int64_t now_ = 0;
   std::string name_, key_;
@@ -90,11 +98,12 @@ class Slot {
   fs::path folder_;
   std::vector<DatasetOptions> train_, validation_;
   RowSet rows_;
-  std::optional<StoredModel> champion_;
+  std::optional<ModelVersion> champion_;
   DueFacts facts_;
-  Json drift_;                                                // check_drift's report, or null
-  Json verdict_ = Json::object();                             // what is known beside decision and reasons
-  std::optional<std::pair<fs::path, std::string>> promoted_;  // file, SHA-256
+  Json drift_;                                   // check_drift's report, or null
+  Json verdict_ = Json::object();                // what is known beside decision and reasons
+  std::pair<fs::path, std::string> challenger_;  // file, SHA-256
+  Json info_;                                    // what the registry keeps of it
 };
 
 std::optional<Slot::Ending> Slot::refused_by_guards() {
@@ -115,26 +124,26 @@ std::optional<Slot::Ending> Slot::refused_by_guards() {
   return std::nullopt;
 }
 
-WatchedModel Slot::watched(const RetrainStore& store, const std::string& sha256, const fs::path& file) const {
+WatchedModel Slot::watched(const std::string& sha256, const fs::path& file) const {
   // A profile belongs to its settings too: other ones begin another profile, and another alarm.
   DriftOptions settings = *recipe_.drift;
   settings.model = settings.profile = settings.state = "";
   settings.traffic.clear();
   const std::string id =
       sha256_hex(to_json(settings).dump() + keyed_hash(project_key(settings.key), "profile")).substr(0, 12);
-  const fs::path folder = store.files_of(sha256);
+  const fs::path folder = registry_.files_of(lease_.model(), sha256);
   fs::create_directories(folder);
   return {.model = file, .profile = folder / (id + ".profile.json"), .state = folder / (id + ".alarm.json")};
 }
 
-void Slot::gather(const RetrainStore& store) {
+void Slot::gather() {
   rows_ = RowSet::of(train_, recipe_.drift ? project_key(recipe_.drift->key) : "");
   facts_.rows = facts_.new_rows = rows_.size();
-  champion_ = store.champion();
+  champion_ = registry_.alias(lease_.model(), "champion");
   facts_.champion = champion_.has_value();
   if (!champion_) return;
   verdict_["champion_before"] = {{"sha256", champion_->sha256}};
-  if (const fs::path seen = rows_file(store, champion_->sha256); fs::exists(seen))
+  if (const fs::path seen = rows_file(champion_->sha256); fs::exists(seen))
     facts_.new_rows = rows_.beyond(RowSet::read(seen));
   int64_t since = 0;
   if (champion_->verdict.is_object()) {
@@ -143,7 +152,7 @@ void Slot::gather(const RetrainStore& store) {
     verdict_["champion_before"]["slot"] = champion_->verdict["slot"];
   }
   if (!recipe_.drift) return;
-  const WatchedModel model = watched(store, champion_->sha256, champion_->file);
+  const WatchedModel model = watched(champion_->sha256, champion_->file);
   make_profile(recipe_, model, progress_);
   const std::vector<TrafficRow> traffic = fresh_traffic(recipe_, request_.traffic, day_of_second(since), progress_);
   if (options_.harm && champion_->verdict.is_object() && champion_->verdict.contains("accuracy"))
@@ -155,10 +164,12 @@ void Slot::gather(const RetrainStore& store) {
                        {"reasons", drift_["drift"]["decision"]["reasons"]},
                        {"notes", drift_["drift"]["notes"]},
                        {"report", "drift/report.html"}};
+  registry_.keep_drift_state(lease_, champion_->sha256, name_, verdict_["drift"]);
 }
 
-std::optional<Slot::Ending> Slot::back_to_previous(const RetrainStore& store) {
-  if (!facts_.drift.value_or(false) || facts_.harmful == false || !store.previous()) return std::nullopt;
+std::optional<Slot::Ending> Slot::back_to_previous() {
+  if (!facts_.drift.value_or(false) || facts_.harmful == false || !registry_.alias(lease_.model(), "previous"))
+    return std::nullopt;
   if (!champion_->verdict.is_object()) return std::nullopt;
   const auto number = [&](Day day) { return slot_number(options_.slot, slot_name(options_.slot, day)); };
   const int64_t age = number(day_) - number(day_of_second(champion_->verdict["decided_at"].get<int64_t>()));
@@ -185,7 +196,16 @@ RunOutcome Slot::trained() {
   return run_recipe(recipe, /*resume=*/true, progress_);
 }
 
-Slot::Ending Slot::challenge(RetrainStore& store) {
+/// What the registry keeps of a model, for its card.
+Json info_of(const Json& report, const Json& file) {
+  Json info{{"name", report["name"]}, {"retort", report["retort"]}, {"export", file}};
+  for (const char* key : {"model", "adapter", "data", "guards", "train", "environment"})
+    if (report.contains(key)) info[key] = report[key];
+  if (info.contains("train")) info["train"].erase("curve");
+  return info;
+}
+
+Slot::Ending Slot::challenge() {
   const RunOutcome run = trained();
   const Json& exported = run.report["export"];
   verdict_["run"] = fs::relative(run.folder, folder_).string();
@@ -205,6 +225,8 @@ Slot::Ending Slot::challenge(RetrainStore& store) {
                             {"path", fs::relative(path, folder_).string()},
                             {"bytes", (*file)["bytes"]},
                             {"type", (*file)["type"]}};
+  challenger_ = {path, sha256};
+  info_ = info_of(run.report, *file);
   if (stop_signal()) fail(Exit::retry, "stopped by a signal before the gate; the next call goes on from here");
   const Judgement judged = judge(recipe_, champion_ ? champion_->file : fs::path(), path, progress_);
   verdict_["gate"] = judged.verdict.evidence;
@@ -213,31 +235,35 @@ Slot::Ending Slot::challenge(RetrainStore& store) {
   if (judged.accuracy) verdict_["accuracy"] = *judged.accuracy;
   Ending ending{Decision::inconclusive, judged.verdict.reasons};
   if (judged.verdict.decision == PromotionDecision::reject) ending.decision = Decision::rejected;
-  if (judged.verdict.decision != PromotionDecision::promote) return ending;
-  // What belongs to the model lies ready before the model serves.
-  ending.decision = Decision::promoted;
-  rows_.write(rows_file(store, sha256));
-  if (recipe_.drift) make_profile(recipe_, watched(store, sha256, path), progress_);
-  promoted_ = {path, sha256};
+  if (judged.verdict.decision == PromotionDecision::promote) ending.decision = Decision::promoted;
+  if (ending.decision == Decision::rejected) return ending;
+  // What belongs to the model lies ready before it serves. An undecided one may be promoted by hand.
+  rows_.write(rows_file(sha256));
+  if (ending.decision == Decision::inconclusive) {
+    registry_.challenge(lease_, path, info_);
+  } else if (recipe_.drift) {
+    make_profile(recipe_, watched(sha256, path), progress_);
+  }
   return ending;
 }
 
-Slot::Ending Slot::end(RetrainStore& store) {
+Slot::Ending Slot::end() {
   if (auto refused = refused_by_guards()) return *refused;
-  gather(store);
-  if (auto back = back_to_previous(store)) return *back;
+  gather();
+  if (auto back = back_to_previous()) return *back;
   Due due = is_due(options_, facts_);
   if (request_.force) due = {true, {"asked for by hand (--force)"}};
   verdict_["due"] = due.reasons;
   if (!due.due) return {Decision::nothing_due, due.reasons};
   if (request_.check) return {Decision::due, due.reasons};
   log::info("a new model is due: {}", fmt::join(due.reasons, "; "));
-  return challenge(store);
+  return challenge();
 }
 
-Json Slot::decide(RetrainStore& store) {
+Json Slot::decide() {
   fs::create_directories(folder_);
-  const Ending ending = end(store);
+  if (!request_.check) registry_.begin_run(lease_, key_, name_, now_);
+  const Ending ending = end();
   Json verdict{{"schema", 1},
                {"name", recipe_.name},
                {"model", model_of(recipe_)},
@@ -249,17 +275,27 @@ Json Slot::decide(RetrainStore& store) {
                {"reasons", ending.reasons},
                {"facts", facts_.to_json()}};
   verdict.update(verdict_);
-  const std::string serves = ending.decision == Decision::promoted      ? promoted_->second
-                             : ending.decision == Decision::rolled_back ? store.previous()->sha256
-                             : champion_                                ? champion_->sha256
-                                                                        : "";
+  const std::string serves = ending.decision == Decision::promoted ? challenger_.second
+                             : ending.decision == Decision::rolled_back
+                                 ? registry_.alias(lease_.model(), "previous")->sha256
+                             : champion_ ? champion_->sha256
+                                         : "";
   verdict["champion"] = serves.empty() ? Json() : Json{{"sha256", serves}};
+  const RegistryDecision decision{.kind = verdict["decision"],
+                                  .key = key_,
+                                  .slot = name_,
+                                  .at = now_,
+                                  .exit = exit_of(ending.decision),
+                                  .reasons = ending.reasons,
+                                  .verdict = verdict,
+                                  .challenger = challenger_.second,
+                                  .evaluations = verdict_.contains("evaluations") ? verdict_["evaluations"] : Json()};
   if (ending.decision == Decision::promoted)
-    store.promote(key_, verdict, promoted_->first, promoted_->second);
+    registry_.promote(lease_, challenger_.first, decision, info_);
   else if (ending.decision == Decision::rolled_back)
-    store.roll_back(key_, verdict);
+    registry_.roll_back(lease_, decision);
   else if (ending.decision != Decision::due)
-    store.record(key_, verdict);
+    registry_.record(lease_, decision);
   return verdict;
 }
 
@@ -276,8 +312,9 @@ void Slot::publish(const Json& verdict) const {
   if (verdict["decision"] == name_of(Decision::due)) {
     fs::remove(folder_ / "verdict.json");  // it is none yet
   } else {
-    for (const std::string& problem : tell_verdicts(options_, attempts())) log::warn("{}", problem);
-    tidy_attempts(attempts(), folder_, options_.keep);
+    for (const std::string& problem : tell_verdicts(options_.notify, attempts(), lease_.model()))
+      log::warn("{}", problem);
+    tidy_attempts(attempts(), lease_.model(), options_.keep);
   }
   if (!options_.metrics.empty()) write_atomic(options_.metrics, retrain_metrics(verdict));
 }
@@ -286,16 +323,16 @@ void Slot::publish(const Json& verdict) const {
 
 RetrainOutcome retrain(const Recipe& recipe, const RetrainRequest& request, const ProgressSink& progress) {
   check_retrain(recipe);
-  RetrainStore store(recipe);
-  Slot slot(recipe, request, progress);
+  const RetrainOptions& options = *recipe.retrain;
+  if (!request.slot.empty()) slot_number(options.slot, request.slot);
+  Registry registry(options.registry.empty() ? recipe.output_dir / "registry" : fs::path(options.registry));
+  const ModelLease lease = registry.lease(model_of(recipe));
+  Slot slot(recipe, request, registry, lease, progress);
   RetrainOutcome outcome{.folder = slot.folder(), .verdict = {}};
-  if (auto known = store.verdict(slot.key())) {
-    outcome.verdict = *known;
-    outcome.verdict["repeated"] = true;
-  } else {
-    outcome.verdict = slot.decide(store);
-  }
+  const std::optional<Json> known = registry.find_run(slot.key());
+  outcome.verdict = known ? *known : slot.decide();
   slot.publish(outcome.verdict);
+  if (known) outcome.verdict["repeated"] = true;
   return outcome;
 }
 

@@ -131,7 +131,10 @@ const Schema<RetrainOptions>& schema_of(RetrainOptions*) {
           .field("gate", &O::gate, "challenger against champion")
           .field("watch_slots", &O::watch_slots,
                  "slots after a promotion in which an alarm takes it back; 0: never by itself", {.minimum = 0})
-          .field("keep", &O::keep, "versions that stay beside champion and previous", {.minimum = 0})
+          .field(
+              "keep", &O::keep,
+              "runs before the last whose exported files stay in output_dir; `retort registry gc` tidies the registry",
+              {.minimum = 0})
           .field("notify", &O::notify, "who is told")
           .field("metrics", &O::metrics, "OpenMetrics text for node_exporter's textfile folder; empty: none");
   return schema;

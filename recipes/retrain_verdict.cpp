@@ -29,6 +29,19 @@ const Ending& ending(Decision decision) {
                        [&](const Ending& ending) { return ending.decision == decision; });
 }
 
+/// Attempts of a model that came to a verdict; several models may share a folder.
+std::vector<fs::path> decided_below(const fs::path& folder, const std::string& model) {
+  std::vector<fs::path> decided;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder, none)) {
+    const fs::path file = entry.path() / "verdict.json";
+    if (fs::exists(file) && json_get<std::string>(read_json(file), "model", file.string()) == model)
+      decided.push_back(entry.path());
+  }
+  std::sort(decided.begin(), decided.end());
+  return decided;
+}
+
 }  // namespace
 
 const char* name_of(Decision decision) { return ending(decision).name; }
@@ -40,40 +53,33 @@ void write_verdict(const fs::path& folder, const Json& report) {
   write_json(folder / "verdict.json", report["retrain"]);
 }
 
-std::vector<std::string> tell_verdicts(const RetrainOptions& options, const fs::path& folder) {
+std::vector<std::string> tell_verdicts(const NotifyOptions& options, const fs::path& folder, const std::string& model) {
   std::vector<std::string> failed;
-  std::vector<fs::path> untold;
-  std::error_code none;
-  for (const auto& entry : fs::directory_iterator(folder, none))
-    if (fs::exists(entry.path() / "verdict.json") && !fs::exists(entry.path() / "told")) untold.push_back(entry.path());
-  std::sort(untold.begin(), untold.end());
-  for (const fs::path& attempt : untold) {
+  for (const fs::path& attempt : decided_below(folder, model)) {
+    if (fs::exists(attempt / "told")) continue;
     const fs::path file = attempt / "verdict.json";
-    const Json verdict = read_json(file);
-    const bool silent = json_get<int64_t>(verdict, "exit", file.string()) == 0 && !options.notify.when_nothing_is_due;
-    const std::vector<std::string> problems = silent ? std::vector<std::string>() : notify(options.notify, file);
+    const bool silent = read_json(file)["exit"] == 0 && !options.when_nothing_is_due;
+    const std::vector<std::string> problems = silent ? std::vector<std::string>() : notify(options, file);
     if (problems.empty()) write_atomic(attempt / "told", "");
     failed.insert(failed.end(), problems.begin(), problems.end());
   }
   return failed;
 }
 
-void tidy_attempts(const fs::path& folder, const fs::path& current, int64_t keep) {
-  std::vector<std::pair<fs::file_time_type, fs::path>> decided;
+void tidy_attempts(const fs::path& folder, const std::string& model, int64_t keep) {
+  std::vector<std::pair<fs::file_time_type, fs::path>> runs;
   std::error_code none;
-  for (const auto& entry : fs::directory_iterator(folder, none))
-    if (fs::exists(entry.path() / "verdict.json"))
-      decided.emplace_back(fs::last_write_time(entry.path() / "verdict.json"), entry.path());
-  std::sort(decided.begin(), decided.end(), std::greater<>());
-  for (size_t i = 0; i < decided.size(); ++i) {
-    for (const auto& named : fs::directory_iterator(decided[i].second, none)) {
-      if (!named.is_directory()) continue;
-      for (const auto& run : fs::directory_iterator(named.path(), none)) {
-        if (run.is_symlink() || !fs::exists(run.path() / "report.json")) continue;
-        fs::remove_all(run.path() / "checkpoints", none);
-        if (std::cmp_greater(i, keep) && decided[i].second != current) fs::remove_all(run.path() / "export", none);
-      }
+  for (const fs::path& attempt : decided_below(folder, model)) {
+    for (fs::recursive_directory_iterator at(attempt, none), end; !none && at != end; at.increment(none)) {
+      if (at.depth() > 1) at.disable_recursion_pending();
+      if (at.depth() == 2 && at->path().filename() == "report.json")
+        runs.emplace_back(fs::last_write_time(at->path()), at->path().parent_path());
     }
+  }
+  std::sort(runs.begin(), runs.end(), std::greater<>());
+  for (size_t i = 0; i < runs.size(); ++i) {
+    fs::remove_all(runs[i].second / "checkpoints", none);
+    if (i > 0 && std::cmp_greater(i, keep)) fs::remove_all(runs[i].second / "export", none);
   }
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/json.h"
-#include "recipes/recipe.h"
+#include "recipes/retrain_options.h"
 
 namespace retort {
 
@@ -29,13 +29,14 @@ int exit_of(Decision decision);
 /// report.json and report.html of a verdict in `folder`, then verdict.json: whoever finds that finds all.
 void write_verdict(const std::filesystem::path& folder, const Json& report);
 
-/// Tells everyone of the verdicts below `folder` that nobody has heard of, this one included; what failed is told again
-/// next time. Returns what failed, for people.
-std::vector<std::string> tell_verdicts(const RetrainOptions& options, const std::filesystem::path& folder);
+/// Tells everyone of the model's verdicts below `folder` that have not been told; what fails is told again the next
+/// time. Returns what failed, for people.
+std::vector<std::string> tell_verdicts(const NotifyOptions& options, const std::filesystem::path& folder,
+                                       const std::string& model);
 
-/// Makes room below `folder`: checkpoints of attempts with a verdict, and exported files of all but `current` and the
-/// `keep` that were decided last. What was promoted lies in the registry; reports and verdicts stay.
-void tidy_attempts(const std::filesystem::path& folder, const std::filesystem::path& current, int64_t keep);
+/// Makes room below `folder`: checkpoints of the model's runs with a verdict go, and exported files of all but the last
+/// run and `keep` before it. What was promoted lies in the registry; reports and verdicts stay.
+void tidy_attempts(const std::filesystem::path& folder, const std::string& model, int64_t keep);
 
 /// What Prometheus is told of a verdict.
 std::string retrain_metrics(const Json& verdict);
