@@ -165,6 +165,44 @@ TEST_F(CacheTargets, FromSampledTailsAreUnbiased) {
   EXPECT_TRUE(p.log_mass.isinf().all().item<bool>());
 }
 
+// A tail that is empty, and one of a single token, which every draw gives.
+TEST_F(CacheTargets, AreDistributionsWhateverTheTail) {
+  options_.top_k = 1;
+  const FakeDataset data = fake_data(4);
+  teacher_.before = [](std::vector<at::Tensor>& rows) {
+    for (size_t r = 0; r < rows.size(); ++r) {
+      rows[r].slice(0, r % 3 == 2 ? cache_vocab : 0).fill_(-INFINITY);
+      if (r % 3 != 2) rows[r][7] = 5;
+      if (r % 3 == 1) rows[r][11] = 4.5;
+    }
+  };
+  fill(data);
+  const auto cache = open();
+  const Batch batch = data.batch(first(4));
+  expect_error(Exit::bad_input, {"wants temperature 1"}, [&] { cached_targets(cache, 2, Estimator::sampled); });
+  for (const Estimator estimator : {Estimator::clustered, Estimator::ghost, Estimator::sampled, Estimator::zero}) {
+    const Partition p = cache->targets(batch, 1, estimator).partition;
+    const at::Tensor mass = p.log_p.exp().sum(1) + p.log_mass.exp().sum(1);
+    EXPECT_LT((mass - 1).abs().max().item<double>(), 1e-5) << name_of(estimator);
+    for (int64_t r = 0, in_document = 0, d = 0; r < p.ids.size(0); ++r, ++in_document) {
+      const auto trained = (data.batch(std::vector<int64_t>{d}).labels >= 0).sum().item<int64_t>();
+      if (in_document == trained) in_document = 0, ++d;
+      std::vector<int64_t> ids;
+      for (int64_t i = 0; i < p.ids.size(1); ++i)
+        if (const auto id = p.ids[r][i].item<int64_t>(); id >= 0) ids.push_back(id);
+      std::sort(ids.begin(), ids.end());
+      EXPECT_EQ(std::adjacent_find(ids.begin(), ids.end()), ids.end()) << "a token has one place";
+      if (in_document % 3 == 0) {
+        EXPECT_EQ(ids, std::vector<int64_t>{7}) << name_of(estimator);
+        EXPECT_TRUE(p.log_mass[r].isinf().all().item<bool>()) << "no mass is none, not a little";
+      }
+      if (in_document % 3 == 1 && estimator == Estimator::sampled) {
+        EXPECT_EQ(ids, (std::vector<int64_t>{7, 11}));
+      }
+    }
+  }
+}
+
 // Draws on their own would miss this by several: of 40 draws a cell of mass m gets 40 m, to one.
 TEST_F(CacheTargets, SpreadTheirDrawsOverTheCells) {
   options_.tail_samples = 40;

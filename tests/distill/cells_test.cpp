@@ -47,6 +47,15 @@ TEST(Cells, GivePaddingAndZeroRowsACellThatTheyDoNotMove) {
   EXPECT_LT(padded.of.max().item<int64_t>(), 8);
 }
 
+TEST(Cells, ThatLoseAllTheirTokensSpoilNoOther) {
+  // Two directions and four cells: centres coincide, and the first one takes all.
+  const at::Tensor rows = at::cat({at::eye(1, 8).expand({100, 8}), -at::eye(1, 8).expand({100, 8})});
+  const at::Tensor of = cluster_cells(rows, 200, 4, 42).of;
+  EXPECT_EQ(of.slice(0, 0, 100).min().item<int64_t>(), of.slice(0, 0, 100).max().item<int64_t>());
+  EXPECT_EQ(of.slice(0, 100).min().item<int64_t>(), of.slice(0, 100).max().item<int64_t>());
+  EXPECT_NE(of[0].item<int64_t>(), of[100].item<int64_t>());
+}
+
 TEST(Cells, TakeAnyFloatTypeAndRefuseMoreCellsThanRows) {
   EXPECT_EQ(cluster_cells(embedding(300, 8, at::kBFloat16), 300, 255, 1).count, 255);
   EXPECT_EQ(cluster_cells(embedding(300, 8), 300, 1, 1).of.max().item<int64_t>(), 0);
