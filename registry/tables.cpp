@@ -3,6 +3,7 @@
 #include <linux/magic.h>
 #include <sys/vfs.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -137,9 +138,11 @@ std::unique_ptr<Database> open_tables(const fs::path& folder, bool read_only) {
     migrate(*database);
   }
   Statement check(*database, "PRAGMA quick_check(1)");
-  if (!check.step() || check.text(0) != "ok")
+  std::string found = check.step() ? check.text(0) : "nothing";
+  std::replace(found.begin(), found.end(), '\n', ' ');
+  if (found != "ok")
     fail(Exit::bad_input, "{}: the registry is damaged: {}; restore it from a back-up (docs/registry.md)",
-         file.string(), check.text(0).substr(0, 200));
+         file.string(), found.substr(0, 200));
   return database;
 }
 
