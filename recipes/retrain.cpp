@@ -21,6 +21,7 @@
 #include "recipes/run.h"
 #include "recipes/version.h"
 #include "registry/registry.h"
+#include "report/report.h"
 
 namespace retort {
 namespace fs = std::filesystem;
@@ -302,7 +303,12 @@ Json Slot::decide() {
 void Slot::publish(const Json& verdict) const {
   if (!fs::exists(folder_ / "verdict.json")) {
     Json report{{"schema", 1}, {"name", recipe_.name}};
-    if (verdict.contains("run")) report = read_json(folder_ / verdict["run"].get<std::string>() / "report.json");
+    if (verdict.contains("run")) {
+      const fs::path run = verdict["run"].get<std::string>();
+      report = read_json(folder_ / run / "report.json");
+      for (Json& file : report["export"]) file["path"] = (run / file["path"].get<std::string>()).string();
+      report["commands"] = serve_commands(report);
+    }
     report["created"] = slot_name("day", day_of_second(verdict["decided_at"].get<int64_t>()));
     report["retort"] = version();
     report["recipe"] = recipe_.text;
