@@ -1,5 +1,6 @@
 // What distillation costs: filling a cache against llama.cpp's own --kl-divergence-base on the same file, and a
-// training step from the cache against the same step with cross entropy alone. Prints one JSON line.
+// training step from the cache, and one that asks the teacher, against the same step with cross entropy alone. Prints
+// one JSON line.
 //
 //   distill --model smollm2.gguf --text foldoc.txt --peer llama-perplexity [--windows 24] [--steps 4] [--threads 2]
 //
@@ -22,6 +23,7 @@
 #include "core/temporary_folder.h"
 #include "data/tokenizer.h"
 #include "distill/logit_cache.h"
+#include "distill/online.h"
 #include "distill/teacher.h"
 #include "trainer/distillation.h"
 #include "trainer/optimizer.h"
@@ -138,21 +140,33 @@ Json measure(const BenchOptions& o) {
   const std::vector<int64_t> windows = {0, 1};
   const Batch batch = data.batch(windows);
   const int64_t trained = (batch.labels >= 0).sum().item<int64_t>();
-  std::vector<double> seconds[2];
-  for (int64_t step = 0; step <= o.steps; ++step)
-    for (size_t kind = 0; kind < 2; ++kind) {
-      start = seconds_now();
-      optimizer.zero_grad();
-      const at::Tensor loss = (kind ? from_cache : alone)(*model, batch, windows, {.training = true}).div(trained);
-      loss.backward();
-      optimizer.step(1e-4);
-      if (step > 0) seconds[kind].push_back(seconds_now() - start);
-    }
+  /// Seconds of a step with cross entropy alone and of one with `other`, in turn.
+  const auto steps_in_turn = [&](const Objective& other) {
+    std::vector<double> seconds[2];
+    for (int64_t step = 0; step <= o.steps; ++step)
+      for (size_t kind = 0; kind < 2; ++kind) {
+        start = seconds_now();
+        optimizer.zero_grad();
+        const at::Tensor loss = (kind ? other : alone)(*model, batch, windows, {.training = true}).div(trained);
+        loss.backward();
+        optimizer.step(1e-4);
+        if (step > 0) seconds[kind].push_back(seconds_now() - start);
+      }
+    return std::pair{median(seconds[0]), median(seconds[1])};
+  };
+  const auto [alone_seconds, cache_seconds] = steps_in_turn(from_cache);
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  result["step"] = {{"cross_entropy_seconds", median(seconds[0])}, {"from_cache_seconds", median(seconds[1])}};
-  result["step_ratio"] = median(seconds[1]) / median(seconds[0]);
+  result["step"] = {{"cross_entropy_seconds", alone_seconds}, {"from_cache_seconds", cache_seconds}};
+  result["step_ratio"] = cache_seconds / alone_seconds;
   result["peak_rss_bytes"] = int64_t{usage.ru_maxrss} * 1024;
+
+  teacher = open_teacher({.path = o.model, .threads = o.threads});
+  const auto [again_seconds, online_seconds] = steps_in_turn(
+      sum_of({divergence_part(online_targets(*teacher.model), divergence, std::make_shared<ObjectiveState>())}));
+  result["online"] = {{"cross_entropy_seconds", again_seconds},
+                      {"online_seconds", online_seconds},
+                      {"step_ratio", online_seconds / again_seconds}};
   return result;
 }
 

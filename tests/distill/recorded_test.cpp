@@ -104,6 +104,27 @@ TEST_F(RecordedTargets, DocumentsThatWereNotRecordedHaveNoDivergence) {
   }
 }
 
+TEST_F(RecordedTargets, OfAnAnswerThatWasCutOffAreNotAnEarlierOnes) {
+  const Json chat = {{"messages",
+                      {{{"role", "user"}, {"content", "Is it?"}},
+                       {{"role", "assistant"}, {"content", "Yes"}},
+                       {{"role", "user"}, {"content", "Are you really sure that it is?"}}}},
+                     {"completion", "Yes"},
+                     {"logprobs", {{"content", {token("Yes", -0.4)}}}}};
+  const RecordedTeacher whole = open({chat});
+  EXPECT_EQ(whole.counts.aligned_tokens, 1);
+  int64_t trained_of_a_part = 0;
+  for (EncodeOptions options; options.max_length > 0; --options.max_length) {
+    if (options.max_length > 64) options.max_length = 64;
+    const RecordedCounts counts = open({chat}, options).counts;
+    if (counts.trained_tokens == whole.counts.trained_tokens) continue;
+    trained_of_a_part = std::max(trained_of_a_part, counts.trained_tokens);
+    EXPECT_LE(counts.aligned_tokens, counts.trained_tokens > 2 ? 1 : 0) << options.max_length;
+    if (counts.trained_tokens <= 2) break;
+  }
+  EXPECT_GT(trained_of_a_part, 0) << "the first answer was left";
+}
+
 TEST_F(RecordedTargets, MassesSumToOne) {
   const RecordedTeacher teacher =
       open({{{"prompt", "What?"},

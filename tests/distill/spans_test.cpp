@@ -44,6 +44,7 @@ TEST(Spans, BytesInsideACharacterAreBordersToo) {
 
 TEST(Spans, LeadingSpaceOfOneSideIsNoDifference) {
   EXPECT_EQ(shown({"The", " end"}, {" The", " end"}), (Tokens{"The =  The", " end =  end"}));
+  EXPECT_EQ(shown({" The", " end"}, {"The", " end"}), (Tokens{" The = The", " end =  end"}));
   EXPECT_EQ(shown({"The"}, {"\n", " ", "The"}), (Tokens{"The = The"}));
   EXPECT_EQ(shown({" a"}, {" ", "a"}), (Tokens{" a =  |a"}));
   EXPECT_TRUE(shown({"  "}, {"\n"}).empty());

@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "distill/torch_teacher.h"
 #include "tests/core/support.h"
 #include "tests/models/tiny.h"
@@ -36,6 +38,31 @@ TEST(TeacherError, IsNoneForTheSameFileAndGrowsWithTheDifference) {
   EXPECT_GE(far.p99_kl, far.mean_kl);
   EXPECT_LE(far.agreement, near.agreement);
   EXPECT_EQ(far.to_json()["positions"], 8);
+}
+
+/// The same probabilities after every position.
+class Fixed final : public Teacher {
+ public:
+  explicit Fixed(const at::Tensor& probabilities) : row_(probabilities.log()) {}
+  const TeacherIdentity& identity() const override { return identity_; }
+  int64_t vocab() const override { return row_.size(0); }
+  void logits(const std::vector<std::vector<int32_t>>&, const std::vector<std::vector<int64_t>>& wanted,
+              const std::function<void(size_t, const at::Tensor&)>& each) override {
+    for (size_t d = 0; d < wanted.size(); ++d) each(d, row_.repeat({static_cast<int64_t>(wanted[d].size()), 1}));
+  }
+
+ private:
+  at::Tensor row_;
+  TeacherIdentity identity_;
+};
+
+TEST(TeacherError, IsTheDivergenceFromTheReference) {
+  Fixed teacher(at::tensor({0.25F, 0.75F, 0.0F})), reference(at::tensor({0.5F, 0.5F, 0.0F}));
+  const TeacherError error = teacher_error(teacher, reference, {{1, 2}});
+  EXPECT_NEAR(error.mean_kl, 0.5 * std::log(0.5 / 0.25) + 0.5 * std::log(0.5 / 0.75), 1e-6);
+  EXPECT_NEAR(error.p99_kl, error.mean_kl, 1e-9);
+  Fixed sure(at::tensor({0.1F, 0.9F, 0.0F}));
+  EXPECT_EQ(teacher_error(sure, teacher, {{1, 2}}).agreement, 1);
 }
 
 }  // namespace
