@@ -303,8 +303,8 @@ Json Slot::decide() {
 void Slot::publish(const Json& verdict) const {
   if (!fs::exists(folder_ / "verdict.json")) {
     Json report{{"schema", 1}, {"name", recipe_.name}};
-    if (verdict.contains("run")) {
-      const fs::path run = verdict["run"].get<std::string>();
+    const fs::path run = verdict.contains("run") ? verdict["run"].get<std::string>() : "";
+    if (!run.empty() && fs::exists(folder_ / run / "report.json")) {  // else somebody made room
       report = read_json(folder_ / run / "report.json");
       for (Json& file : report["export"]) file["path"] = (run / file["path"].get<std::string>()).string();
       report["commands"] = serve_commands(report);

@@ -24,6 +24,9 @@ TEST_F(Retrain, FromTheFirstModelToTheNext) {
   EXPECT_EQ(again.status, 11);
   EXPECT_EQ(verdict_of(again)["repeated"], true);
   EXPECT_EQ(verdict_of(again)["champion"], promoted["champion"]);
+  // Even when all files of the slot are gone.
+  fs::remove_all(folder / "runs/retrain");
+  EXPECT_EQ(run("2026-01-06").status, 11);
 
   const ProcessResult quiet = run("2026-01-12", {"--data", log(1, 20, 0, "2026-01-08")});
   EXPECT_EQ(quiet.status, 0) << quiet.output << quiet.errors;
