@@ -135,6 +135,26 @@ TEST_F(HfFolder, WhatConfigJsonHasNoWordsForIsRefused) {
   EXPECT_FALSE(fs::exists(out));
 }
 
+TEST_F(HfFolder, WhatSaysWhereWeightsLayOrHowTheyWerePrunedStaysBehind) {
+  write_tiny_folder(base, tiny_folder_config());
+  const auto checkpoint = Checkpoint::open(base);
+  for (const char* name : {"prune.json", "pytorch_model.bin.index.json"}) write_json(base / name, Json::object());
+  write_json(base / "generation_config.json", {{"temperature", 0.5}});
+  export_hf_folder(out, *checkpoint, *CausalLM::load(*checkpoint, {}));
+  EXPECT_FALSE(fs::exists(out / "prune.json"));
+  EXPECT_FALSE(fs::exists(out / "pytorch_model.bin.index.json"));
+  EXPECT_TRUE(fs::exists(out / "generation_config.json"));
+}
+
+TEST_F(HfFolder, NumbersThatAreNotFiniteAreRefusedAndNothingIsWritten) {
+  write_tiny_folder(base, tiny_folder_config());
+  const auto checkpoint = Checkpoint::open(base);
+  const auto model = tuned(*checkpoint);
+  trainable_parameters(*model)[0].tensor.detach().fill_(INFINITY);
+  expect_error(Exit::bad_input, {"not finite"}, [&] { export_hf_folder(out, *checkpoint, *model); });
+  EXPECT_FALSE(fs::exists(out));
+}
+
 TEST_F(HfFolder, ATokenizerThatGivesOtherTokensIsRefusedAndNothingIsWritten) {
   write_tiny_folder(base, tiny_folder_config());
   const auto checkpoint = Checkpoint::open(base);
