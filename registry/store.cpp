@@ -79,7 +79,8 @@ void point_link(const fs::path& link, const fs::path& target) {
     return;
   }
   fs::create_directories(link.parent_path(), error);
-  const fs::path fresh = link.parent_path() / fmt::format(".{}.{}", link.filename().string(), getpid());
+  // Always under the files' lock, so one name is enough and a killed process leaves at most one.
+  const fs::path fresh = link.parent_path() / fmt::format(".{}.new", link.filename().string());
   fs::remove(fresh, error);
   fs::create_symlink(target, fresh, error);
   if (!error) fs::rename(fresh, link, error);

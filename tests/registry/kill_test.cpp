@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <set>
+#include <stdexcept>
 
 #include "tests/registry/promote.h"
 
@@ -43,12 +44,13 @@ void make_registry(const fs::path& folder) {
 bool killed_after(int count, const fs::path& folder, const fs::path& file) {
   const pid_t child = fork();
   if (child == 0) {
-    ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+    if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(77);
     raise(SIGSTOP);
     promote_and_exit(folder, file, "k");
   }
   int status = 0;
   waitpid(child, &status, 0);
+  if (WIFEXITED(status)) throw std::runtime_error("this machine lets no process be traced");
   ptrace(PTRACE_SETOPTIONS, child, nullptr, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD);
   // Two stops a call: at its entry and at its exit.
   for (int stops = 0; stops < 2 * count;) {
