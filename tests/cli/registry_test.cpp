@@ -1,5 +1,6 @@
 // retort registry as a shell runs it.
 #include <gtest/gtest.h>
+#include <yaml-cpp/yaml.h>
 
 #include "core/files.h"
 #include "core/hash.h"
@@ -73,7 +74,12 @@ TEST_F(RegistryCommand, ExportsWithCardDecisionsAndHashes) {
   EXPECT_EQ(read_json(out / "version.json")["aliases"], Json({"champion"}));
   const std::string card = read_text(out / "README.md");
   EXPECT_EQ(card, run({"card", "m"}).output);
-  EXPECT_TRUE(card.starts_with("---\n"));
+  ASSERT_TRUE(card.starts_with("---\n"));
+  const YAML::Node front = YAML::Load(card.substr(4, card.find("\n---\n") - 4));
+  EXPECT_EQ(front["license"].as<std::string>(), "apache-2.0");
+  const YAML::Node result = front["model-index"][0]["results"][0];
+  EXPECT_EQ(result["dataset"]["name"].as<std::string>(), "validation");
+  EXPECT_EQ(result["metrics"][0]["value"].as<double>(), 0.75);
   for (const char* part : {"license: \"apache-2.0\"\n", "base_model: \"org/base\"\n", "value: 0.75", "| seed | 42 |",
                            "no worse \\| shown", "slot 2026-W01", "2026-01-01 00:00 UTC"})
     EXPECT_NE(card.find(part), std::string::npos) << part << "\n" << card;
