@@ -36,10 +36,9 @@ std::string project_key(const std::string& where) {
 /// Beside the model; the cache is not ours to write in.
 static fs::path default_profile(const Recipe& recipe, const fs::path& model) {
   const fs::path name = model.filename().string() + ".drift.json";
-  const auto [end, unused] = std::mismatch(cache_folder().begin(), cache_folder().end(), fs::absolute(model).begin(),
-                                           fs::absolute(model).end());
-  (void)unused;
-  return end == cache_folder().end() ? recipe.output_dir / recipe.name / name : model.parent_path() / name;
+  const fs::path cache = cache_folder(), file = fs::absolute(model);
+  const bool in_cache = std::mismatch(cache.begin(), cache.end(), file.begin(), file.end()).first == cache.end();
+  return in_cache ? recipe.output_dir / recipe.name / name : model.parent_path() / name;
 }
 
 DriftSetup set_up_drift(const Recipe& recipe, const ProgressSink& progress) {

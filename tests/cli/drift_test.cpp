@@ -158,6 +158,13 @@ TEST_F(Drift, TheProfileLiesBesideTheModelWithItsHash) {
   EXPECT_EQ(bytes.find("a key for tests"), std::string::npos);
 }
 
+TEST_F(Drift, AModelInTheCacheHasItsProfileAmongTheRuns) {
+  fs::create_directories(at("cache"));
+  fs::create_symlink(smollm2_path(), at("cache/model.gguf"));
+  const auto result = drift({"check", "--data", at("baseline.jsonl"), "model.path=" + at("cache/model.gguf").string()});
+  expect_refused(result, 64, {at("runs/orders/model.gguf.drift.json"), "retort drift profile"});
+}
+
 TEST_F(Drift, UsualTrafficExits0AndMovedTraffic10) {
   const auto usual = check(log_of(2, 20, 0), {"--out", at("usual").string()});
   EXPECT_EQ(usual.status, 0) << usual.output << usual.errors;
