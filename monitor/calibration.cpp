@@ -50,16 +50,20 @@ int64_t block_length(std::span<const double> series) {
   return static_cast<int64_t>(std::clamp(std::ceil(length), 1.0, longest));
 }
 
-std::vector<size_t> resample_blocks(size_t rows, size_t size, int64_t block, uint64_t seed, uint64_t stream) {
-  if (rows == 0 || block < 1) fail(Exit::bad_input, "resampling {} rows in blocks of {}", rows, block);
+BlockSplit split_blocks(size_t rows, size_t current, int64_t block, uint64_t seed, uint64_t stream) {
+  if (current == 0 || current >= rows || block < 1)
+    fail(Exit::bad_input, "{} of {} rows in blocks of {}", current, rows, block);
   Rng rng(seed, stream);
-  std::vector<size_t> drawn;
-  drawn.reserve(size);
-  while (drawn.size() < size) {
-    const size_t start = rng.below(rows);
-    for (int64_t i = 0; i < block && drawn.size() < size; ++i) drawn.push_back((start + static_cast<size_t>(i)) % rows);
+  const size_t start = rng.below(rows), length = static_cast<size_t>(block);
+  std::vector<size_t> firsts;
+  for (size_t first = 0; first < rows; first += length) firsts.push_back(first);
+  rng.shuffle(std::span(firsts));
+  BlockSplit split;
+  for (size_t first : firsts) {
+    for (size_t i = first; i < std::min(first + length, rows); ++i)
+      (split.current.size() < current ? split.current : split.reference).push_back((start + i) % rows);
   }
-  return drawn;
+  return split;
 }
 
 NullTable calibrate_null(size_t rows, size_t reference_rows, size_t current_rows, double order,
@@ -69,12 +73,18 @@ NullTable calibrate_null(size_t rows, size_t reference_rows, size_t current_rows
          "a null of {} against {} rows from {} resamples: both need a row, and 20 resamples are the least",
          reference_rows, current_rows, resampling.resamples);
   }
+  if (rows < 2) fail(Exit::bad_input, "a null from {} rows; it needs two", rows);
+  // No row on both sides, as no row of the traffic is one of the baseline: what only one row has would seem usual. So
+  // at most half of the rows stand for the traffic, and the statistic is brought to the sizes that are asked for.
+  const size_t drawn = std::min(current_rows, rows / 2), left = std::min(reference_rows, rows - drawn);
+  const auto inverse = [](size_t a, size_t b) { return 1 / static_cast<double>(a) + 1 / static_cast<double>(b); };
+  const double scale = std::pow(inverse(reference_rows, current_rows) / inverse(left, drawn), order);
   std::vector<double> sorted;
   for (int64_t r = 0; r < resampling.resamples; ++r) {
-    const auto stream = static_cast<uint64_t>(2 * r + 1), seed = static_cast<uint64_t>(resampling.seed);
-    const auto reference = resample_blocks(rows, reference_rows, resampling.block, seed, stream);
-    const auto current = resample_blocks(rows, current_rows, resampling.block, seed, stream + 1);
-    sorted.push_back(statistic(reference, current));
+    BlockSplit split = split_blocks(rows, drawn, resampling.block, static_cast<uint64_t>(resampling.seed),
+                                    static_cast<uint64_t>(r + 1));
+    split.reference.resize(left);
+    sorted.push_back(scale * statistic(split.reference, split.current));
     if (!std::isfinite(sorted.back())) fail(Exit::bad_input, "a statistic of {} in a resample", sorted.back());
   }
   std::sort(sorted.begin(), sorted.end());

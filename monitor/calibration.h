@@ -23,8 +23,12 @@ struct Resampling {
 /// Politis and White (2009); between 1 and a third of the series. Constant series: 1.
 int64_t block_length(std::span<const double> series);
 
-/// `size` rows out of [0, rows), in blocks.
-std::vector<size_t> resample_blocks(size_t rows, size_t size, int64_t block, uint64_t seed, uint64_t stream);
+/// [0, rows) in blocks of consecutive rows that begin anywhere and go around the end, dealt to two sides at random: the
+/// first `current` rows, and the others. Error(bad_input) unless both sides get a row.
+struct BlockSplit {
+  std::vector<size_t> reference, current;
+};
+BlockSplit split_blocks(size_t rows, size_t current, int64_t block, uint64_t seed, uint64_t stream);
 
 /// The statistic of two sets of the baseline's rows, named by their indices.
 using RowStatistic = std::function<double(std::span<const size_t> reference, std::span<const size_t> current)>;
@@ -48,7 +52,8 @@ struct NullTable {
   static NullTable from_json(const Json& json, const std::string& where);
 };
 
-/// Resamples `reference_rows` and `current_rows` of `rows` and takes the statistic of each pair.
+/// Splits `rows` by blocks again and again and takes the statistic of each pair, brought to `reference_rows` and
+/// `current_rows` by (1/n + 1/m)^order.
 NullTable calibrate_null(size_t rows, size_t reference_rows, size_t current_rows, double order,
                          const RowStatistic& statistic, const Resampling& resampling);
 

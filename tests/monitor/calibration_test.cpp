@@ -39,15 +39,39 @@ TEST(Calibration, BlocksAreAsLongAsThePaperSays) {
   EXPECT_THROW(block_length(std::vector<double>(20, NAN)), Error);
 }
 
-TEST(Calibration, ResamplesAreBlocksOfConsecutiveRows) {
-  const std::vector<size_t> drawn = resample_blocks(100, 1000, 7, 5, 1);
-  ASSERT_EQ(drawn.size(), 1000U);
-  for (size_t i = 1; i < drawn.size(); ++i) EXPECT_TRUE(i % 7 == 0 || drawn[i] == (drawn[i - 1] + 1) % 100) << i;
-  EXPECT_EQ(std::set<size_t>(drawn.begin(), drawn.end()).size(), 100U);  // the ends too: blocks wrap around
-  EXPECT_EQ(drawn, resample_blocks(100, 1000, 7, 5, 1));
-  EXPECT_NE(drawn, resample_blocks(100, 1000, 7, 5, 2));
-  EXPECT_THROW(resample_blocks(0, 5, 1, 1, 1), Error);
-  EXPECT_THROW(resample_blocks(5, 5, 0, 1, 1), Error);
+TEST(Calibration, SplitsAreBlocksOfConsecutiveRowsAndShareNone) {
+  const BlockSplit split = split_blocks(100, 35, 7, 5, 1);
+  ASSERT_EQ(split.current.size(), 35U);
+  std::set<size_t> all(split.current.begin(), split.current.end());
+  all.insert(split.reference.begin(), split.reference.end());
+  EXPECT_EQ(all.size(), 100U);
+  EXPECT_EQ(split.reference.size(), 65U);
+  int apart = 0;
+  for (size_t i = 1; i < 35; ++i) apart += split.current[i] != (split.current[i - 1] + 1) % 100;
+  EXPECT_GE(apart, 3);  // five blocks, or six with the short one, of which some may be neighbours
+  EXPECT_LE(apart, 5);
+  EXPECT_EQ(split.current, split_blocks(100, 35, 7, 5, 1).current);
+  EXPECT_NE(split.current, split_blocks(100, 35, 7, 5, 2).current);
+  std::set<size_t> seen;
+  for (uint64_t stream = 1; stream <= 50; ++stream)
+    for (size_t row : split_blocks(100, 35, 7, 5, stream).current) seen.insert(row);
+  EXPECT_EQ(seen.size(), 100U);  // the ends too
+  EXPECT_THROW(split_blocks(5, 5, 1, 1, 1), Error);
+  EXPECT_THROW(split_blocks(5, 0, 1, 1, 1), Error);
+  EXPECT_THROW(split_blocks(5, 2, 0, 1, 1), Error);
+}
+
+TEST(Calibration, WhatOnlyOneRowHasIsNotUsual) {
+  // Each row brings a word of its own, as texts do; the statistic is the share of words that the baseline lacks.
+  const NullTable table = calibrate_null(100, 100, 20, 0,
+                                         [](std::span<const size_t> reference, std::span<const size_t> current) {
+                                           const std::set<size_t> known(reference.begin(), reference.end());
+                                           double strange = 0;
+                                           for (size_t row : current) strange += !known.contains(row);
+                                           return strange / static_cast<double>(current.size());
+                                         },
+                                         {.resamples = 99});
+  EXPECT_EQ(table.lower.front(), 1);
 }
 
 /// Null of |difference of means| of a series.
