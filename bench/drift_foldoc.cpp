@@ -21,7 +21,7 @@ namespace {
 
 constexpr size_t kRows = 50;      ///< of a slot
 constexpr size_t kQuiet = 10;     ///< slots before the change
-constexpr size_t kSlots = 70;     ///< of a stream
+constexpr size_t kSlots = 40;     ///< of a stream
 constexpr size_t kStreams = 100;  ///< of each share
 
 DatasetOptions jargon_file() {
@@ -99,8 +99,8 @@ void stream(const std::vector<RowMeasure>& usual, const std::vector<RowMeasure>&
     std::vector<const RowMeasure*> rows;
     for (size_t i = 0; i < kRows; ++i) {
       const bool strange = slot >= kQuiet && rng.uniform() < share;
-      rows.push_back(strange ? &other[rng.below(other.size())]
-                             : &usual[order[baseline_rows + rng.below(usual.size() - baseline_rows)]]);
+      // No usual row comes twice: it would be a change of its own.
+      rows.push_back(strange ? &other[rng.below(other.size())] : &usual[order[baseline_rows + slot * kRows + i]]);
     }
     const SlotCheck result = check(baseline, rows, options);
     (slot < kQuiet ? tally.quiet_slots : tally.mixed_slots)++;
@@ -142,7 +142,8 @@ void run(const std::string& path) {
   const Recipe recipe = load_recipe(path);
   const DriftSetup setup = set_up_drift(recipe, progress);
   DriftSetup more = setup;
-  for (DatasetOptions& file : more.options.baseline) file.limit = file.limit.value() * 8 / 5;
+  for (DatasetOptions& file : more.options.baseline)
+    file.limit = file.limit.value() + static_cast<int64_t>(kSlots * kRows);
   Measurer measurer(setup.model, measuring(setup, recipe, 0));
   const std::vector<TrafficRow> baseline = baseline_rows(setup), all = baseline_rows(more),
                                 later = traffic_of(setup.options.traffic, "key"),
@@ -151,6 +152,9 @@ void run(const std::string& path) {
              usual_and_more = measured(measurer, all, "to 1997", progress),
              fresh = measured(measurer, later, "later", progress),
              other = measured(measurer, jargon, "Jargon File", progress);
+  if (all.size() < baseline.size() + kSlots * kRows)
+    fail(Exit::bad_input, "{} rows to 1997 are too few for {} slots of {} beside the baseline", all.size(), kSlots,
+         kRows);
   Profile profile = profile_of(measurer, setup, usual);
   DriftOptions options = setup.options;
   calibrate(profile, usual, options);
