@@ -145,6 +145,12 @@ struct Hdf5File::Impl {
     int rank = H5Sget_simple_extent_ndims(space);
     if (rank != 1 && rank != 2) fail(Exit::bad_input, "{}: the array \"{}\" has rank {}", path.string(), name, rank);
     H5Sget_simple_extent_dims(space, shape, nullptr);
+    // Nothing here compresses, so no array is greater than its file, and readers may make room for what a shape claims.
+    const Handle type(H5Dget_type(id), H5Tclose);
+    const uint64_t bytes = std::filesystem::file_size(path), numbers = bytes / std::max<size_t>(1, H5Tget_size(type));
+    if (shape[1] == 0 || shape[0] > numbers / shape[1])
+      fail(Exit::bad_input, "{}: the array \"{}\" says that it is [{}, {}], which no file of {} bytes holds",
+           path.string(), name, shape[0], shape[1], bytes);
     return arrays.try_emplace(name, Array{std::move(id), int64_t(shape[0]), int64_t(shape[1]), rank}).first->second;
   }
 

@@ -313,7 +313,13 @@ ShardReader::ShardReader(const std::filesystem::path& path, bool verify)
   file_.read<uint16_t>("models", 0, words);
   if (words.empty() || words[0] > 8) fail(Exit::bad_input, "{}: the table \"models\" does not read", path_);
   code_.id_shift = words[0];
-  for (size_t at = 1; at < words.size();) code_.models.push_back(SymbolModel::parse(words, at, path_));
+  for (size_t at = 1; at < words.size();) {
+    code_.models.push_back(SymbolModel::parse(words, at, path_));
+    // All but ids are bytes.
+    if (const uint32_t end = code_.models.back().end(); code_.models.size() != id_context + 1 && end > 256)
+      fail(Exit::bad_input, "{}: table {} of \"models\" codes a {}, at most 255 is allowed", path_,
+           code_.models.size() - 1, end - 1);
+  }
   code_.prediction.resize(file_.rows("prediction"));
   file_.expect_array<int32_t>("prediction", static_cast<int64_t>(code_.prediction.size()), 1);
   file_.read<int32_t>("prediction", 0, code_.prediction);
@@ -338,6 +344,9 @@ std::vector<ShardReader::Entry> ShardReader::entries() const {
     byte += sizes[d];
     row += positions[d];
   }
+  if (documents != statistics_.documents || row != statistics_.positions)
+    fail(Exit::bad_input, "{}: the shard has {} documents of {} positions, its statistics say {} of {}", path_,
+         documents, row, statistics_.documents, statistics_.positions);
   file_.expect_array<uint8_t>("code", byte, 1);
   return entries;
 }
@@ -365,6 +374,7 @@ CacheRows ShardReader::read(const Entry& entry, std::span<const int32_t> ids, co
     fail(Exit::bad_input, "{}: the bytes {} to {} are no document of {} positions", path_, entry.first_byte,
          entry.first_byte + entry.bytes, entry.positions);
   if (layout.full) {
+    file_.expect_array<uint16_t>("full", statistics_.positions, layout.vocab);
     rows.full = at::empty({n, layout.vocab}, at::kHalf);
     file_.read<uint16_t>("full", entry.first_row,
                          {static_cast<uint16_t*>(rows.full.mutable_data_ptr()), size_t(rows.full.numel())});

@@ -139,7 +139,8 @@ CaptureReport capture(Teacher& teacher, const PackedDataset& data, const Cells& 
   if (share_of.count < 1 || share_of.index < 0 || share_of.index >= share_of.count)
     fail(Exit::usage, "share {} of {}: allowed are 0/n to (n - 1)/n", share_of.index, share_of.count);
   if (cells.of.size(0) != subject.vocab)
-    fail(Exit::internal, "cells of {} tokens for a vocabulary of {}", cells.of.size(0), subject.vocab);
+    fail(Exit::bad_input, "{}: cells of {} tokens for a vocabulary of {}; give the cache a folder of its own",
+         cells_path(folder).string(), cells.of.size(0), subject.vocab);
   const auto start = std::chrono::steady_clock::now();
   CaptureReport report;
   Share share(folder, share_of, cells, {subject, options, cells.count, cells.hash()});

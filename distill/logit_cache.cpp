@@ -61,9 +61,15 @@ class ShardedCache : public LogitCache {
     expect("tokenizer", expected.tokenizer_hash, found.tokenizer_hash);
     expect("chat template", expected.template_hash, found.template_hash);
     expect("size of vocabulary", expected.vocab, found.vocab);
-    if (cells_.hash() != manifest_.header.cells_hash || cells_.of.size(0) != found.vocab)
-      fail(Exit::bad_input, "{}: the cells are not the ones that the cache was filled with (SHA-256 {} instead of {})",
-           cells_path(folder).string(), cells_.hash(), manifest_.header.cells_hash);
+    // Their number is no part of the hash.
+    if (cells_.hash() != manifest_.header.cells_hash || cells_.of.size(0) != found.vocab ||
+        cells_.count != manifest_.header.cells)
+      fail(Exit::bad_input,
+           "{}: the cells are not the ones that the cache was filled with ({} cells of {} tokens with SHA-256 {} "
+           "instead "
+           "of {} of {} with {})",
+           cells_path(folder).string(), cells_.count, cells_.of.size(0), cells_.hash(), manifest_.header.cells,
+           found.vocab, manifest_.header.cells_hash);
     for (uint32_t s = 0; s < manifest_.shards.size(); ++s) {
       const ListedShard& listed = manifest_.shards[s];
       const ShardReader shard = open_shard(folder, listed, true);

@@ -21,6 +21,8 @@ class SymbolModel {
   void append_to(std::vector<uint16_t>& words) const;
 
   uint32_t start(uint32_t symbol) const { return starts_[symbol - first_]; }
+  /// One more than the greatest symbol.
+  uint32_t end() const { return first_ + static_cast<uint32_t>(starts_.size()) - 1; }
   uint32_t size(uint32_t symbol) const { return starts_[symbol - first_ + 1] - starts_[symbol - first_]; }
   /// The symbol that owns `slot`, 0 <= slot < 2^15.
   uint32_t symbol(uint32_t slot) const;
