@@ -92,7 +92,8 @@ class ShardedCache : public LogitCache {
   int64_t positions() const override { return positions_; }
 
   TeacherTargets targets(const Batch& batch, double temperature, Estimator estimator) const override {
-    check(temperature, estimator);
+    if (const std::string why = cannot_estimate(options(), temperature, estimator); !why.empty())
+      fail(Exit::bad_input, "{}: {}, and fill another folder with retort cache-teacher", folder_.string(), why);
     const auto decoded = std::make_shared<Decoded>(decode(batch, estimator == Estimator::full));
     TeacherTargets targets{static_cast<int64_t>(decoded->places.size())};
     if (estimator == Estimator::full)
@@ -129,28 +130,6 @@ class ShardedCache : public LogitCache {
            "{}: {} documents of the data are not in the cache, the first begins with the tokens {}; "
            "run retort cache-teacher",
            folder_.string(), missing, first);
-  }
-
-  void check(double temperature, Estimator estimator) const {
-    const auto& held = options().temperatures;
-    const bool needs_masses = estimator == Estimator::clustered || estimator == Estimator::ghost;
-    if (needs_masses && std::find(held.begin(), held.end(), temperature) == held.end())
-      fail(Exit::bad_input,
-           "{}: the cache has no masses at temperature {}, only at {}; use one of those, or add it to "
-           "distill.cache.temperatures and run retort cache-teacher",
-           folder_.string(), temperature, fmt::join(held, ", "));
-    if (estimator == Estimator::sampled && (options().tail_samples == 0 || temperature != 1))
-      fail(
-          Exit::bad_input,
-          "{}: the estimator sampled wants temperature 1 and a cache with tail samples; here the temperature is {} and "
-          "distill.cache.tail_samples was {}",
-          folder_.string(), temperature, options().tail_samples);
-    if (estimator == Estimator::sampled && std::find(held.begin(), held.end(), 1.0) == held.end())
-      fail(Exit::bad_input, "{}: the estimator sampled wants the masses at temperature 1, the cache has {}",
-           folder_.string(), fmt::join(held, ", "));
-    if (estimator == Estimator::full && !options().full)
-      fail(Exit::bad_input, "{}: the estimator full wants a cache that was filled with distill.cache.full: true",
-           folder_.string());
   }
 
  private:
@@ -316,6 +295,24 @@ Estimator estimator_named(const std::string& name) {
     names.push_back(text);
   }
   fail(Exit::usage, "no estimator is called \"{}\"; there are: {}", name, fmt::join(names, ", "));
+}
+
+std::string cannot_estimate(const CacheOptions& options, double temperature, Estimator estimator) {
+  const auto& held = options.temperatures;
+  if (estimator == Estimator::sampled && (options.tail_samples == 0 || temperature != 1))
+    return fmt::format(
+        "the estimator sampled wants temperature 1 and draws from the tail: here the temperature is {} and "
+        "distill.cache.tail_samples is {}; change them",
+        temperature, options.tail_samples);
+  if (estimator == Estimator::full && !options.full)
+    return "the estimator full wants whole distributions: set distill.cache.full: true";
+  const bool needs_masses = estimator != Estimator::zero && estimator != Estimator::full;
+  if (needs_masses && std::find(held.begin(), held.end(), temperature) == held.end())
+    return fmt::format(
+        "the estimator {} has no masses at temperature {}, only at {}: use one of those, or add it to "
+        "distill.cache.temperatures",
+        name_of(estimator), temperature, fmt::join(held, ", "));
+  return "";
 }
 
 std::shared_ptr<const LogitCache> LogitCache::open(const fs::path& folder, const CacheSubject& expected) {

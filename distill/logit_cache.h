@@ -80,6 +80,9 @@ enum class Estimator {
 /// "clustered" ...; Error(usage) naming those that there are.
 Estimator estimator_named(const std::string& name);
 const char* name_of(Estimator estimator);
+/// Why a cache that was filled with `options` has no targets of `estimator` at `temperature`, and what to change; empty
+/// when it has.
+std::string cannot_estimate(const CacheOptions& options, double temperature, Estimator estimator);
 
 class LogitCache {
  public:

@@ -58,10 +58,17 @@ fs::path folder_of(const DistillOptions& distill, const CacheSubject& subject) {
   return cache_folder() / "teachers" / sha256_hex(text).substr(0, 16);
 }
 
+/// Before a cache is filled for what it cannot give; the recipe's own rule leaves loss: uld to this one.
+void expect_estimable(const DistillOptions& distill) {
+  if (const std::string why = cannot_estimate(distill.cache, distill.temperature, estimator_of(distill)); !why.empty())
+    fail(Exit::usage, "distill: {}", why);
+}
+
 /// Asks the teacher about every row that its cache lacks.
 Json fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const CalledTeacher& called,
           CacheShare share, const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
+  expect_estimable(distill);
   const CacheSubject subject = subject_of(called, prepared, model);
   const fs::path folder = folder_of(distill, subject);
   std::optional<Cells> cells = cells_of_cache(folder);
@@ -279,6 +286,7 @@ CheckedTeachers check_distillation(const Recipe& recipe, const Prepared& prepare
     const auto called = std::make_shared<CalledTeacher>(call_teacher(recipe, prepared, model, options, progress));
     const bool asked = !called->recorded && (recipe.distill->online || called->by_text);
     const bool cached = !called->recorded && !asked;
+    if (cached) expect_estimable(*recipe.distill);
     if (asked) {
       checked.held.push_back(called);
       checked.held.push_back(ask_as_a_step_does(recipe, prepared, *called));

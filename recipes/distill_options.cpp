@@ -181,10 +181,9 @@ const Schema<DistillOptions>& schema_of(DistillOptions*) {
                               o.loss));
             if (o.estimator == "sampled" && o.loss != "forward_kl")
               node.refuse("estimator: sampled is unbiased for loss: forward_kl alone");
-            if (!o.online && o.estimator != "full" &&
-                std::ranges::find(o.cache.temperatures, o.temperature) == o.cache.temperatures.end())
-              node.refuse(fmt::format("temperature: {} is not among cache.temperatures: {}", o.temperature,
-                                      fmt::join(o.cache.temperatures, ", ")));
+            // loss: uld reads a cache only where the vocabularies agree, which shows when both are open.
+            const std::string why = cannot_estimate(o.cache, o.temperature, estimator_of(o));
+            if (!o.online && o.loss != "uld" && !why.empty()) node.refuse(why);
           });
   return schema;
 }

@@ -167,6 +167,18 @@ TEST_F(Distill, RefusesACacheOfAnotherTeacher) {
     EXPECT_NE(other.errors.find(said), std::string::npos) << other.errors;
 }
 
+// Whether loss: uld reads a cache follows from the vocabularies.
+TEST_F(Distill, RefusesWhatItsCacheCouldNotGiveBeforeFillingIt) {
+  for (const char* name : {"check", "run", "cache-teacher"}) {
+    const ProcessResult refused =
+        retort(command(name, {"distill={teacher: {kind: self}, loss: uld, temperature: 3, cache: {path: " +
+                              (folder / "cache").string() + "}}"}));
+    EXPECT_EQ(refused.status, 64) << refused.errors;
+    EXPECT_NE(refused.errors.find("no masses at temperature 3, only at 1, 2, 4"), std::string::npos) << refused.errors;
+    EXPECT_FALSE(fs::exists(folder / "cache")) << name;
+  }
+}
+
 TEST_F(Distill, RefusesOwnAnswersThatLlamaCppCannotGive) {
   const ProcessResult run = retort(
       command("run", {"distill={teacher: {kind: self}, online: true, on_policy: {lambda: 1}}", "model.base=nf4"}));

@@ -246,7 +246,7 @@ TEST_F(CacheTargets, AreRefusedForWhatTheCacheDoesNotHold) {
   expect_error(Exit::bad_input, {"no masses at temperature 3", "only at 1, 2"},
                [&] { cache->targets(batch, 3, Estimator::clustered); });
   expect_error(Exit::bad_input, {"temperature 4"}, [&] { cached_targets(cache, 4, Estimator::ghost); });
-  expect_error(Exit::bad_input, {"tail_samples was 0"}, [&] { cached_targets(cache, 1, Estimator::sampled); });
+  expect_error(Exit::bad_input, {"tail_samples is 0"}, [&] { cached_targets(cache, 1, Estimator::sampled); });
   expect_error(Exit::bad_input, {"full: true"}, [&] { cached_targets(cache, 1, Estimator::full); });
   expect_error(Exit::usage, {"\"clusterd\"", "clustered, ghost, zero, sampled, full"},
                [] { estimator_named("clusterd"); });

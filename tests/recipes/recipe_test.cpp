@@ -135,7 +135,12 @@ TEST_F(RecipeFile, DistillRefusesWhatDoesNotGoTogether) {
       {"{teacher: {path: t.gguf}, loss: skew_reverse_kl, loss_args: {lambda: 0}, estimator: zero}",
        "use clustered or ghost"},
       {"{teacher: {path: t.gguf}, loss: jsd, estimator: sampled}", "forward_kl alone"},
-      {"{teacher: {path: t.gguf}, temperature: 3}", "not among cache.temperatures: 1, 2, 4"},
+      {"{teacher: {path: t.gguf}, temperature: 3}", "no masses at temperature 3, only at 1, 2, 4"},
+      {"{teacher: {path: t.gguf}, temperature: 3, estimator: ghost}", "no masses at temperature 3"},
+      {"{teacher: {path: t.gguf}, temperature: 2, estimator: sampled}", "wants temperature 1"},
+      {"{teacher: {path: t.gguf}, estimator: sampled, cache: {tail_samples: 0}}", "tail_samples is 0"},
+      {"{teacher: {path: t.gguf}, cache: {temperatures: [2]}}", "sampled has no masses at temperature 1"},
+      {"{teacher: {path: t.gguf}, estimator: full}", "cache.full: true"},
       {"{teacher: {path: t.gguf}, cache: {tail_clusters: 300}}", "tail_clusters"},
       {"{teacher: {path: t.gguf}, on_policy: {lambda: 0.5}}", "needs online: true"},
       {"{teacher: {path: t.gguf}, loss: spans, temperature: 2}", "at temperature 1"},
@@ -148,6 +153,14 @@ TEST_F(RecipeFile, DistillRefusesWhatDoesNotGoTogether) {
     EXPECT_NE(found.find(said), std::string::npos) << block << "\n" << found;
     EXPECT_NE(found.find("distill"), std::string::npos) << found;
   }
+}
+
+TEST_F(RecipeFile, DistillTakesTemperaturesThatNoCacheHasToHold) {
+  for (const char* more : {"estimator: zero", "estimator: full, cache: {full: true}", "loss: uld", "online: true"})
+    EXPECT_EQ(load(minimal + fmt::format("distill: {{teacher: {{path: t.gguf}}, temperature: 3, {}}}\n", more))
+                  .distill->temperature,
+              3)
+        << more;
 }
 
 TEST_F(RecipeFile, DistillDrawsTheTailWhereThatIsUnbiased) {
