@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/hash.h"
 
 namespace retort {
 namespace fs = std::filesystem;
@@ -90,6 +91,8 @@ CacheHeader CacheHeader::from_json(const Json& json, const std::string& where) {
 ShardLayout CacheHeader::layout() const {
   return {subject.vocab, static_cast<int64_t>(options.temperatures.size()) * cells, options.tail_samples, options.full};
 }
+
+std::string CacheHeader::key() const { return sha256_hex(manifest_format + to_json().dump()).substr(0, 16); }
 
 fs::path manifest_path(const fs::path& folder, CacheShare share) {
   return folder / fmt::format("manifest-{}-of-{}.json", share.index, share.count);

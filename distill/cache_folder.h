@@ -22,6 +22,8 @@ struct CacheHeader {
   /// Error(bad_input) naming `where` and the key.
   static CacheHeader from_json(const Json& json, const std::string& where);
   ShardLayout layout() const;
+  /// 16 hexadecimal digits that follow from all of this and the format: the name of a folder that needs no other.
+  std::string key() const;
 };
 
 /// One whole shard, as its manifest lists it.

@@ -8,8 +8,8 @@
 #include "adapters/attach.h"
 #include "adapters/peft.h"
 #include "core/files.h"
-#include "core/hash.h"
 #include "core/temporary_folder.h"
+#include "distill/cache_folder.h"
 #include "distill/online.h"
 #include "distill/teacher_error.h"
 #include "export/gguf.h"
@@ -51,11 +51,9 @@ CacheSubject subject_of(const CalledTeacher& called, const Prepared& prepared, c
 }
 
 fs::path folder_of(const DistillOptions& distill, const CacheSubject& subject) {
-  if (!distill.cache.path.empty()) return distill.cache.path;
-  Json key = to_json(distill.cache);
-  key.erase("path");
-  const std::string text = key.dump() + subject.teacher.hash + subject.tokenizer_hash + subject.template_hash;
-  return cache_folder() / "teachers" / sha256_hex(text).substr(0, 16);
+  const std::string key = CacheHeader{.subject = subject, .options = distill.cache, .cells_hash = {}}.key();
+  if (distill.cache.path.empty()) return cache_folder() / "teachers" / key;
+  return distill.teacher.teachers.size() > 1 ? distill.cache.path / key : distill.cache.path;
 }
 
 /// Before a cache is filled for what it cannot give; the recipe's own rule leaves loss: uld to this one.

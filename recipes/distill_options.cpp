@@ -54,7 +54,9 @@ const Schema<CacheChoice>& schema_of(CacheChoice*) {
   using O = CacheChoice;
   static const auto schema =
       Schema<O>("cache", "What is kept of the teacher's distribution at each trained token.")
-          .field("path", &O::path, "a folder; default: in the per-user cache, under the hash of what decides it")
+          .field("path", &O::path,
+                 "a folder, with one for each teacher in it where there are several; default: in the per-user cache, "
+                 "under the hash of what decides it")
           .field("top_k", &O::top_k, "at most so many tokens are kept one by one", {.minimum = 1, .maximum = 255})
           .field("min_probability", &O::min_probability, "of them, those that are at least so likely",
                  {.minimum = 0, .maximum = 1})

@@ -28,7 +28,8 @@ const Schema<TeacherOptions>& schema_of(TeacherOptions*);
 
 /// What `retort cache-teacher` keeps of each trained token, and where.
 struct CacheChoice : CacheOptions {
-  std::filesystem::path path;  ///< a folder; empty: in the per-user cache, under the hash of what decides its content
+  std::filesystem::path path;  ///< a folder; empty: in the per-user cache, under the hash of what decides its
+                               ///< content; several teachers have a folder each in it
 };
 const Schema<CacheChoice>& schema_of(CacheChoice*);
 

@@ -1,6 +1,8 @@
 // Distillation on the real model, as a shell sees it: filling a cache, training from it, asking a teacher online.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "core/files.h"
 #include "core/json.h"
 #include "tests/cli/program.h"
@@ -56,6 +58,25 @@ TEST_F(Distill, TrainsFromACacheThatTwoProcessesFilled) {
   EXPECT_EQ(distill["before"][0]["agreement"], 1.0);
   EXPECT_GT(distill["after"][0]["divergence"].get<double>(), 1e-6);
   EXPECT_GT(distill["after"][0]["tokens"].get<int64_t>(), 0);
+}
+
+// The same weights in two engines: what one of them said is not the other's.
+TEST_F(Distill, KeepsSeveralTeachersApartInOneFolder) {
+  const std::string block =
+      "distill={teacher: [{kind: self, weight: 3}, {path: smollm2}], cache: {path: " + (folder / "cache").string() +
+      "}}";
+  const ProcessResult run = retort(command("run", {block, "train.max_steps=1", "data.train.0.limit=6"}));
+  ASSERT_EQ(run.status, 0) << run.errors;
+  const Json teachers = report()["distill"]["teachers"];
+  ASSERT_EQ(teachers.size(), 2u);
+  std::set<std::string> folders;
+  for (const Json& teacher : teachers) {
+    folders.insert(teacher["capture"]["folder"].get<std::string>());
+    EXPECT_GT(teacher["capture"]["documents"].get<int64_t>(), 0);
+    EXPECT_EQ(fs::path(teacher["capture"]["folder"].get<std::string>()).parent_path(), folder / "cache");
+    EXPECT_EQ(teacher["cache"]["teacher"]["engine"], teacher["engine"]);
+  }
+  EXPECT_EQ(folders.size(), 2u);
 }
 
 TEST_F(Distill, AsksSeveralTeachersOnline) {

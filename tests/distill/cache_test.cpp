@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <numeric>
+#include <set>
 
 #include "core/files.h"
 #include "distill/cache_folder.h"
@@ -282,6 +283,26 @@ TEST_F(CacheTargets, AreRefusedFromAnothersCacheByName) {
                [&] { LogitCache::open(folder_ / "nothing", subject()); });
   options_.top_k = 5;
   expect_error(Exit::bad_input, {"options.top_k is 12 there, 5 here"}, [&] { fill(fake_data(3)); });
+}
+
+// Where a recipe names no folder, what would be refused in one has another.
+TEST_F(CacheTargets, OfEverySubjectHaveAFolderOfTheirOwn) {
+  std::set<std::string> keys = {CacheHeader{subject(), options_, 0, ""}.key()};
+  EXPECT_EQ(keys.begin()->size(), 16u);
+  size_t subjects = 1;
+  const auto differs = [&](auto change) {
+    CacheHeader other{subject(), options_, 0, ""};
+    change(other.subject, other.options);
+    keys.insert(other.key());
+    EXPECT_EQ(keys.size(), ++subjects);
+  };
+  differs([](CacheSubject& s, CacheOptions&) { s.vocab += 128; });  // the head of a padded student
+  differs([](CacheSubject& s, CacheOptions&) { s.teacher.hash = "elsewhere"; });
+  differs([](CacheSubject& s, CacheOptions&) { s.teacher.engine = "LibTorch"; });
+  differs([](CacheSubject& s, CacheOptions&) { s.tokenizer_hash = "bytes"; });
+  differs([](CacheSubject& s, CacheOptions&) { s.template_hash = "chatml"; });
+  differs([](CacheSubject&, CacheOptions& o) { o.top_k = 5; });
+  EXPECT_TRUE(keys.contains(CacheHeader{subject(), options_, 0, ""}.key()));
 }
 
 TEST_F(CacheTargets, AreDescribedForPeople) {
