@@ -62,7 +62,7 @@ void expect_estimable(const DistillOptions& distill) {
     fail(Exit::usage, "distill: {}", why);
 }
 
-/// Asks the teacher about every row that its cache lacks.
+/// Asks the teacher about every training row that its cache lacks: of held-out ones nothing is read from a cache.
 Json fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const CalledTeacher& called,
           CacheShare share, const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
@@ -73,18 +73,12 @@ Json fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const
   if (!cells)
     cells = cluster_cells(model.linears().back()->weight(), prepared.tokenizer->size(), distill.cache.tail_clusters,
                           distill.cache.seed);
-  int64_t tokens = 0, documents = 0, positions = 0;
-  uint64_t bytes = 0;
-  double seconds = 0, asking = 0;
-  for (const PackedDataset* data : {prepared.train.get(), prepared.validation.get()}) {
-    if (!data) continue;
-    const CaptureReport done =
-        capture(*called.teacher.model, *data, *cells, subject, distill.cache, folder, share, Progress(progress));
-    documents += done.documents, positions += done.positions, bytes += done.bytes, tokens += done.teacher_tokens;
-    seconds += done.seconds, asking += done.teacher_seconds;
-  }
-  return {{"teacher", called.name}, {"folder", folder.string()}, {"documents", documents}, {"positions", positions},
-          {"bytes", bytes},         {"teacher_tokens", tokens},  {"seconds", seconds},     {"teacher_seconds", asking}};
+  const CaptureReport done = capture(*called.teacher.model, *prepared.train, *cells, subject, distill.cache, folder,
+                                     share, Progress(progress));
+  return {{"teacher", called.name},      {"folder", folder.string()},
+          {"documents", done.documents}, {"positions", done.positions},
+          {"bytes", done.bytes},         {"teacher_tokens", done.teacher_tokens},
+          {"seconds", done.seconds},     {"teacher_seconds", done.teacher_seconds}};
 }
 
 /// What one teacher adds to the objective, and to its entry in the report.

@@ -28,7 +28,7 @@ struct Distillation {
 };
 
 /// Opens every teacher and checks that it speaks the student's vocabulary; fills the caches that lack a row of the
-/// recipe's data. `model` is the student, with or without its adapters. Errors as open_teacher, capture and
+/// recipe's training data. `model` is the student, with or without its adapters. Errors as open_teacher, capture and
 /// LogitCache::open throw them.
 Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
                                const ProgressSink& progress);

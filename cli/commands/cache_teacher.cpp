@@ -1,4 +1,4 @@
-// retort cache-teacher: asks a recipe's teachers once about every row, and keeps what they say.
+// retort cache-teacher: asks a recipe's teachers once about every training row, and keeps what they say.
 #include <fmt/core.h>
 
 #include <charconv>
@@ -62,7 +62,7 @@ std::function<int()> setup(CLI::App& app) {
 }  // namespace
 
 extern const Command command_cache_teacher{
-    "cache-teacher", "Ask a recipe's teachers about every row, and keep what they say for training.",
+    "cache-teacher", "Ask a recipe's teachers about every training row, and keep what they say for training.",
     "  retort cache-teacher configs/distill/student.yaml\n"
     "  retort cache-teacher configs/distill/student.yaml --shard 2/8      # on the second of eight machines\n"
     "  retort inspect CACHE_FOLDER\n",

@@ -53,6 +53,10 @@ TEST_F(Distill, TrainsFromACacheThatTwoProcessesFilled) {
   const Json& teacher = distill["teachers"][0];
   EXPECT_EQ(teacher["capture"]["documents"], 0) << "all of it was there";
   EXPECT_EQ(teacher["cache"]["documents"].get<int64_t>(), documents);
+  const Json data = report()["data"]["ledger"];
+  int64_t rows = data["rows"].get<int64_t>();
+  for (const auto& [why, dropped] : data["dropped"].items()) rows -= dropped.get<int64_t>();
+  EXPECT_EQ(rows, documents) << "of held-out rows nothing is kept";
   // The teacher is the student's own base, so the student agrees with it until it is trained.
   EXPECT_NEAR(distill["before"][0]["divergence"].get<double>(), 0, 1e-6);
   EXPECT_EQ(distill["before"][0]["agreement"], 1.0);
