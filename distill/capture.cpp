@@ -52,8 +52,10 @@ class Share {
     }
     for (const fs::path& path : manifests_of(folder))
       for (const ListedShard& shard : read_manifest(path).shards)
-        if (fs::exists(folder / shard.file))
+        if (fs::exists(folder / shard.file)) {
           for (const ShardReader::Entry& entry : open_shard(folder, shard, true).entries()) known_.insert(entry.key);
+          sound_.insert(shard.seal);
+        }
   }
 
   bool holds(const DocumentKey& key) const { return known_.contains(key); }
@@ -85,8 +87,10 @@ class Share {
     manifest_.shards.push_back({name_, seal, statistics, fs::file_size(folder_ / name_)});
     write_manifest(manifest_path(folder_, share_), manifest_);
     bytes_ += manifest_.shards.back().bytes;
+    sound_.insert(seal);
   }
   uint64_t bytes() const { return bytes_; }
+  const std::set<std::string>& sound() const { return sound_; }
 
  private:
   std::string next_name() const {
@@ -107,6 +111,7 @@ class Share {
   std::optional<AtomicFile> file_;
   std::optional<ShardWriter> writer_;
   uint64_t bytes_ = 0;
+  std::set<std::string> sound_;
 };
 
 /// Documents that wait for the teacher.
@@ -201,6 +206,7 @@ CaptureReport capture(Teacher& teacher, const PackedDataset& data, const Cells& 
   }
   share.finish_shard();
   report.bytes = share.bytes();
+  report.sound = share.sound();
   report.seconds = seconds_since(start);
   progress.finish();
   return report;

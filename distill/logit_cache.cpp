@@ -46,7 +46,7 @@ std::string first_tokens(std::span<const int32_t> ids) {
 
 class ShardedCache : public LogitCache {
  public:
-  ShardedCache(const fs::path& folder, const CacheSubject& expected)
+  ShardedCache(const fs::path& folder, const CacheSubject& expected, const std::set<std::string>& sound)
       : folder_(folder), manifest_(merged_manifest(folder)), cells_(read_cells(cells_path(folder))) {
     const CacheSubject& found = manifest_.header.subject;
     const auto expect = [&](const char* what, const auto& wanted, const auto& held) {
@@ -72,7 +72,7 @@ class ShardedCache : public LogitCache {
            found.vocab, manifest_.header.cells_hash);
     for (uint32_t s = 0; s < manifest_.shards.size(); ++s) {
       const ListedShard& listed = manifest_.shards[s];
-      const ShardReader shard = open_shard(folder, listed, true);
+      const ShardReader shard = open_shard(folder, listed, !sound.contains(listed.seal));
       if (shard.header() != manifest_.header.to_json())
         fail(Exit::bad_input, "{}: the shard belongs to another cache than its manifest",
              (folder / listed.file).string());
@@ -315,8 +315,9 @@ std::string cannot_estimate(const CacheOptions& options, double temperature, Est
   return "";
 }
 
-std::shared_ptr<const LogitCache> LogitCache::open(const fs::path& folder, const CacheSubject& expected) {
-  return std::make_shared<ShardedCache>(folder, expected);
+std::shared_ptr<const LogitCache> LogitCache::open(const fs::path& folder, const CacheSubject& expected,
+                                                   const std::set<std::string>& sound) {
+  return std::make_shared<ShardedCache>(folder, expected, sound);
 }
 
 TargetSource cached_targets(std::shared_ptr<const LogitCache> cache, double temperature, Estimator estimator) {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,7 @@ struct CaptureReport {
   int64_t teacher_tokens = 0;               ///< went through the teacher now
   double seconds = 0, teacher_seconds = 0;  ///< of the second: inside the teacher
   uint64_t bytes = 0;                       ///< written now
+  std::set<std::string> sound = {};         ///< seals of the shards that were written now, or read whole against them
 };
 
 /// Asks the teacher about the trained positions of every document of `data` that the cache does not hold yet, and
@@ -87,8 +89,10 @@ std::string cannot_estimate(const CacheOptions& options, double temperature, Est
 class LogitCache {
  public:
   /// Checks every shard against its seal and the manifest. Error(bad_input) naming the file that is missing, cut or
-  /// edited, or what was expected and what the cache holds: teacher, tokenizer, template, vocabulary.
-  static std::shared_ptr<const LogitCache> open(const std::filesystem::path& folder, const CacheSubject& expected);
+  /// edited, or what was expected and what the cache holds: teacher, tokenizer, template, vocabulary. Of shards whose
+  /// seals are in `sound` (CaptureReport's) not every byte is read again.
+  static std::shared_ptr<const LogitCache> open(const std::filesystem::path& folder, const CacheSubject& expected,
+                                                const std::set<std::string>& sound = {});
   virtual ~LogitCache() = default;
 
   virtual const CacheSubject& subject() const = 0;

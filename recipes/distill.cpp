@@ -62,9 +62,16 @@ void expect_estimable(const DistillOptions& distill) {
     fail(Exit::usage, "distill: {}", why);
 }
 
+/// A cache of this recipe's share of rows.
+struct Filled {
+  CacheSubject subject;
+  fs::path folder;
+  CaptureReport report;
+};
+
 /// Asks the teacher about every training row that its cache lacks: of held-out ones nothing is read from a cache.
-Json fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const CalledTeacher& called,
-          CacheShare share, const ProgressSink& progress) {
+Filled fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const CalledTeacher& called,
+            CacheShare share, const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
   expect_estimable(distill);
   const CacheSubject subject = subject_of(called, prepared, model);
@@ -73,9 +80,14 @@ Json fill(const Recipe& recipe, const Prepared& prepared, CausalLM& model, const
   if (!cells)
     cells = cluster_cells(model.linears().back()->weight(), prepared.tokenizer->size(), distill.cache.tail_clusters,
                           distill.cache.seed);
-  const CaptureReport done = capture(*called.teacher.model, *prepared.train, *cells, subject, distill.cache, folder,
-                                     share, Progress(progress));
-  return {{"teacher", called.name},      {"folder", folder.string()},
+  return {subject, folder,
+          capture(*called.teacher.model, *prepared.train, *cells, subject, distill.cache, folder, share,
+                  Progress(progress))};
+}
+
+Json json_of(const CalledTeacher& called, const Filled& filled) {
+  const CaptureReport& done = filled.report;
+  return {{"teacher", called.name},      {"folder", filled.folder.string()},
           {"documents", done.documents}, {"positions", done.positions},
           {"bytes", done.bytes},         {"teacher_tokens", done.teacher_tokens},
           {"seconds", done.seconds},     {"teacher_seconds", done.teacher_seconds}};
@@ -105,13 +117,12 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
   } else if (distill.online) {
     source = online_targets(*called->teacher.model);
   } else {
-    entry["capture"] = fill(recipe, prepared, model, *called, {}, progress);
-    const CacheSubject subject = subject_of(*called, prepared, model);
-    const fs::path folder = folder_of(distill, subject);
-    const auto cache = LogitCache::open(folder, subject);
+    const Filled filled = fill(recipe, prepared, model, *called, {}, progress);
+    entry["capture"] = json_of(*called, filled);
+    const auto cache = LogitCache::open(filled.folder, filled.subject, filled.report.sound);
     cache->expect_all(*prepared.train);
     source = cached_targets(cache, distill.temperature, estimator_of(distill));
-    entry["cache"] = describe_cache(folder, false);  // it was read whole when it was opened
+    entry["cache"] = describe_cache(filled.folder, false);
   }
   DivergenceOptions loss = divergence_options(distill);
   loss.kd_weight = kd;
@@ -323,7 +334,7 @@ Json fill_caches(const Recipe& recipe, const Prepared& prepared, CausalLM& model
     if (called.recorded || called.by_text)
       fail(Exit::usage, "{}: nothing of it is cached: {}", called.name,
            called.recorded ? "the answers are recorded already" : "it is asked once while the student trains");
-    all.push_back(fill(recipe, prepared, model, called, share, progress));
+    all.push_back(json_of(called, fill(recipe, prepared, model, called, share, progress)));
   }
   return all;
 }

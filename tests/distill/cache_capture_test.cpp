@@ -153,6 +153,29 @@ TEST_F(CacheCapture, RefusesDamagedAndForeignFiles) {
   expect_error(Exit::bad_input, {"cells.h5", "not the ones"}, [&] { open(); });
 }
 
+TEST_F(CacheCapture, VouchesForTheShardsThatItReadOrWrote) {
+  const FakeDataset data = fake_data(40);
+  const CaptureReport one = fill(data, {0, 2}), both = fill(data, {1, 2});
+  EXPECT_EQ(one.sound.size(), 1u);
+  EXPECT_EQ(both.sound.size(), 2u) << "the other process's shard was read whole";
+  EXPECT_EQ(LogitCache::open(folder_.path(), subject(), both.sound)->documents(), 40);
+  // A flipped byte of the coded documents is a chunk's affair where the whole file was read before.
+  const fs::path shard = folder_ / "logits-1-of-2-00000.h5";
+  std::vector<uint8_t> code(64);
+  Hdf5File::open(shard).read<uint8_t>("code", 0, code);
+  std::string bytes = read_text(shard);
+  const size_t at = bytes.find({reinterpret_cast<const char*>(code.data()), code.size()});
+  ASSERT_NE(at, std::string::npos);
+  write_atomic(shard, with_byte_changed(bytes, at));
+  const auto cache = LogitCache::open(folder_.path(), subject(), both.sound);
+  expect_error(Exit::bad_input, {shard.string(), "checksum"}, [&] {
+    for (int64_t w = 0; w < 40; ++w) cache->targets(data.batch(std::vector<int64_t>{w}), 1, Estimator::clustered);
+  });
+  expect_error(Exit::bad_input, {shard.string(), "seal"},
+               [&] { LogitCache::open(folder_.path(), subject(), one.sound); });
+  expect_error(Exit::bad_input, {shard.string(), "seal"}, [&] { open(); });
+}
+
 // The seal does not protect from who makes one: bytes that no encoder wrote must read to an error, not to a crash.
 TEST_F(CacheCapture, RefusesShardsWithASoundSealAndUnsoundBytes) {
   const FakeDataset data = fake_data(30);
