@@ -125,6 +125,8 @@ uint64_t size_of_tree(const fs::path& path) {
   return size;
 }
 
+constexpr const char* derived_folders[] = {"datasets", "vocab", "drift", "teachers"};
+
 // Deletes what `keep` refuses in a folder; the bytes that were in it.
 template <typename F>
 uint64_t sweep(const fs::path& folder, F&& keep) {
@@ -148,6 +150,20 @@ bool is_busy(const std::string& key) {
   } catch (const Error&) {
     return true;
   }
+}
+
+// Whether another process holds a lock inside the folder: it fills a cache of a teacher's words.
+bool is_being_filled(const fs::path& folder) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (entry.path().extension() != ".lock") continue;
+    try {
+      FileLock lock(entry.path(), false);
+    } catch (const Error&) {
+      return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace
@@ -226,6 +242,20 @@ std::vector<CacheEntry> cache_entries() {
   return entries;
 }
 
+std::vector<CacheEntry> derived_entries() {
+  std::vector<CacheEntry> entries;
+  for (const char* name : derived_folders) {
+    CacheEntry all{name, cache_folder() / name, 0, 0};
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(all.path, error)) {
+      all.bytes += size_of_tree(entry.path());
+      all.used = std::max(all.used, seconds_since_1970(entry.path()));
+    }
+    if (all.used > 0) entries.push_back(std::move(all));
+  }
+  return entries;
+}
+
 std::vector<std::string> verify_cache() {
   std::vector<std::string> problems;
   const auto lock = lock_store();
@@ -274,7 +304,8 @@ uint64_t prune_cache(int64_t seconds) {
       sweep(folder / "blobs" / "sha256", [&](const fs::path& path) { return needed.contains(name(path)); });
   auto young = [&](const fs::path& path) { return seconds != 0 && now() - seconds_since_1970(path) <= seconds; };
   bytes += sweep(folder / "partial", [&](const fs::path& path) { return young(path) || is_busy(name(path)); });
-  for (const char* derived : {"datasets", "vocab", "drift"}) bytes += sweep(folder / derived, young);
+  for (const char* derived : derived_folders)
+    bytes += sweep(folder / derived, [&](const fs::path& path) { return young(path) || is_being_filled(path); });
   return bytes;
 }
 

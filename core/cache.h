@@ -3,7 +3,8 @@
 //   index/<key>.json            what a URI stands for; its modification time says when it was last used
 //   files/<16 digits>/<name>    links to blobs under names that readers understand
 //   partial/<key>/, locks/      downloads on their way
-//   datasets/, vocab/           what other folders derived from sources; prune may delete it, it is made again
+//   datasets/, vocab/, drift/, teachers/
+//                               what other folders derived from sources; prune may delete it, it is made again
 // where <key> is the start of the URI's SHA-256.
 #pragma once
 

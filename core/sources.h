@@ -41,12 +41,16 @@ struct CacheEntry {
 /// All entries, those used last first.
 std::vector<CacheEntry> cache_entries();
 
+/// What was derived from sources, a sum for each folder of it under the folder's name: tokenized data sets,
+/// vocabularies, drift's measurements, teachers' words. `used`: when the newest of it was made or written to.
+std::vector<CacheEntry> derived_entries();
+
 /// Reads every cached file again; a damaged one is deleted. Returns one line for each that was.
 std::vector<std::string> verify_cache();
 
 /// Forgets entries that were not used within `seconds` (0: all), deletes the files that no entry needs, what broken
-/// downloads left, and what was derived from sources (tokenized data sets, vocabularies) as long ago. Entries that
-/// another process is fetching stay. Returns the bytes that became free.
+/// downloads left, and what was derived from sources as long ago. Entries that another process is fetching, and
+/// teachers' caches that one is filling, stay. Returns the bytes that became free.
 uint64_t prune_cache(int64_t seconds);
 
 }  // namespace retort

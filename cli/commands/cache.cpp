@@ -14,7 +14,9 @@ namespace {
 
 int list() {
   uint64_t bytes = 0;
-  for (const CacheEntry& entry : cache_entries()) {
+  std::vector<CacheEntry> entries = cache_entries();
+  for (CacheEntry& derived : derived_entries()) entries.push_back(std::move(derived));
+  for (const CacheEntry& entry : entries) {
     std::printf("%s\n", fmt::format("{:>9}  {:%Y-%m-%d %H:%M}  {}\n{:29}{}", format_bytes(entry.bytes),
                                     fmt::localtime(entry.used), entry.uri, "", entry.path.string())
                             .c_str());
@@ -38,7 +40,8 @@ std::function<int()> setup(CLI::App& app) {
   };
   auto arguments = std::make_shared<Arguments>();
   app.require_subcommand(1);
-  CLI::App* list_app = app.add_subcommand("list", "what the cache holds, used last first");
+  CLI::App* list_app =
+      app.add_subcommand("list", "what the cache holds: sources, used last first, and what was derived from them");
   CLI::App* verify_app = app.add_subcommand("verify", "read every file again and delete damaged ones");
   CLI::App* prune_app = app.add_subcommand("prune", "delete what was not used for a while");
   auto* days =

@@ -259,6 +259,25 @@ TEST_F(SourcesTest, PruneKeepsWhatWasUsedOfLate) {
   EXPECT_TRUE(cache_entries().empty());
 }
 
+TEST_F(SourcesTest, PruneFreesTeachersCachesThatNobodyFills) {
+  const fs::path teachers = folder / "cache/teachers";
+  for (const char* name : {"old", "new", "filled"}) {
+    write_atomic(teachers / name / "logits-0-of-1-00000.h5", "12345");
+    write_atomic(teachers / name / "share-0-of-1.lock", "");
+  }
+  for (const char* name : {"old", "filled"})
+    fs::last_write_time(teachers / name, fs::file_time_type::clock::now() - std::chrono::hours(24 * 31));
+  ASSERT_EQ(derived_entries().size(), 1u);
+  EXPECT_EQ(derived_entries()[0].uri, "teachers");
+  EXPECT_EQ(derived_entries()[0].bytes, 15u);
+  EXPECT_GT(derived_entries()[0].used, time(nullptr) - 3600);
+  const auto held = std::make_unique<FileLock>(teachers / "filled/share-0-of-1.lock");
+  EXPECT_EQ(prune_cache(30 * 24 * 3600), 5u);
+  EXPECT_FALSE(fs::exists(teachers / "old"));
+  EXPECT_EQ(prune_cache(0), 5u);
+  EXPECT_TRUE(fs::exists(teachers / "filled/logits-0-of-1-00000.h5"));
+}
+
 TEST_F(SourcesTest, PruneLeavesWhatAnotherProcessFetches) {
   const std::string key = cache_key("http://x/y");
   const FileLock held(folder / ("cache/locks/" + key));
