@@ -14,7 +14,9 @@ Json figures(const ShardStatistics& sum, uint64_t bytes) {
           {"bytes_per_position", static_cast<double>(bytes) / n},
           {"stored_tokens_per_position", static_cast<double>(sum.stored_tokens) / n},
           {"tail_mass", sum.tail_mass},
-          {"teacher_cross_entropy_nats", sum.label_nats}};
+          {"teacher_cross_entropy_nats", sum.label_nats},
+          {"coding_nats", sum.coding_nats},
+          {"hidden_nats", sum.hidden_nats}};
 }
 
 bool is_shard(const fs::path& path) {
@@ -59,6 +61,8 @@ Json describe_cache(const fs::path& path, bool verify) {
     sum.stored_tokens += one.stored_tokens;
     sum.tail_mass += one.tail_mass * positions;
     sum.label_nats += one.label_nats * positions;
+    sum.coding_nats += one.coding_nats * positions;
+    sum.hidden_nats += one.hidden_nats * positions;
     bytes += fs::file_size(path / listed.file);
     parts.push_back({{"name", listed.file},
                      {"type", "logits"},
@@ -68,6 +72,8 @@ Json describe_cache(const fs::path& path, bool verify) {
   const auto n = static_cast<double>(std::max<int64_t>(1, sum.positions));
   sum.tail_mass /= n;
   sum.label_nats /= n;
+  sum.coding_nats /= n;
+  sum.hidden_nats /= n;
   json.update(figures(sum, bytes));
   json["parts"] = std::move(parts);
   return json;

@@ -12,7 +12,7 @@ namespace retort {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* manifest_format = "retort-logit-cache-1";
+constexpr const char* manifest_format = "retort-logit-cache-2";
 constexpr const char* cells_format = "retort-cells-1";
 
 /// The path of the first key in which two values differ: "options.top_k"; empty when they are equal.
@@ -43,6 +43,7 @@ Json CacheHeader::to_json() const {
            {{"hash", subject.teacher.hash},
             {"quantization", subject.teacher.quantization},
             {"tokenizer", subject.teacher.tokenizer_hash},
+            {"vocabulary", subject.teacher.vocab},
             {"engine", subject.teacher.engine}}},
           {"tokenizer", subject.tokenizer_hash},
           {"template", subject.template_hash},
@@ -64,7 +65,8 @@ CacheHeader CacheHeader::from_json(const Json& json, const std::string& where) {
   const Json teacher = object("teacher"), options = object("options"), cells = object("cells");
   header.subject.teacher = {
       json_get<std::string>(teacher, "hash", where), json_get<std::string>(teacher, "quantization", where),
-      json_get<std::string>(teacher, "tokenizer", where), json_get<std::string>(teacher, "engine", where)};
+      json_get<std::string>(teacher, "tokenizer", where), json_get<std::string>(teacher, "engine", where),
+      json_get<int64_t>(teacher, "vocabulary", where)};
   header.subject.tokenizer_hash = json_get<std::string>(json, "tokenizer", where);
   header.subject.template_hash = json_get<std::string>(json, "template", where);
   header.subject.vocab = json_get<int64_t>(json, "vocabulary", where);
@@ -104,7 +106,9 @@ CacheManifest read_manifest(const fs::path& path) {
   const std::string where = path.string();
   const Json json = read_json(path);
   if (const auto format = json_get<std::string>(json, "format", where); format != manifest_format)
-    fail(Exit::bad_input, "{}: the cache's format is \"{}\", expected \"{}\"", where, format, manifest_format);
+    fail(Exit::bad_input,
+         "{}: the cache's format is \"{}\", expected \"{}\"; fill another folder with retort cache-teacher", where,
+         format, manifest_format);
   CacheManifest manifest{CacheHeader::from_json(json_get<Json>(json, "cache", where), where), {}};
   for (const Json& shard : json_get<Json>(json, "shards", where)) {
     manifest.shards.push_back({json_get<std::string>(shard, "file", where), json_get<std::string>(shard, "seal", where),

@@ -38,6 +38,40 @@ RETORT_SIMD double exp_sum(const float* x, int64_t n, float shift, float scale) 
   return sum;
 }
 
+/// Sum of exp(l) l over l = x - shift; what is below e^-87 counts as that.
+RETORT_SIMD double exp_product_sum(const float* x, int64_t n, float shift) {
+  constexpr float lowest = -87;
+  float lane[simd_lanes] = {};
+  int64_t i = 0;
+  for (; i + simd_lanes <= n; i += simd_lanes)
+    for (int64_t l = 0; l < simd_lanes; ++l) {
+      const float value = x[i + l] - shift > lowest ? x[i + l] - shift : lowest;
+      lane[l] += simd_exp(value) * value;
+    }
+  double sum = 0;
+  for (; i < n; ++i) {
+    const float value = x[i] - shift > lowest ? x[i] - shift : lowest;
+    sum += static_cast<double>(simd_exp(value) * value);
+  }
+  for (const float value : lane) sum += static_cast<double>(value);
+  return sum;
+}
+
+/// KL of masses from what is known of them, logs of both, as distributions.
+class CodingLoss {
+ public:
+  void add(double exact, double known) {
+    const double mass = std::exp(exact);
+    exact_ += mass;
+    known_ += std::exp(known);
+    if (mass > 0) product_ += mass * (exact - known);
+  }
+  double nats() const { return std::max(0.0, product_ / exact_ + std::log(known_ / exact_)); }
+
+ private:
+  double exact_ = 0, known_ = 0, product_ = 0;
+};
+
 /// Places of the `k` greatest values, the greatest first; of equal ones the first place.
 std::vector<int64_t> greatest(const float* x, int64_t n, int64_t k, std::vector<float>& maxima) {
   k = std::min(k, n);
@@ -84,6 +118,7 @@ struct RowMaker::Row {
   std::vector<uint8_t> log_p;
   bool sound;
   float lse;
+  double coding_nats, hidden_nats;
 };
 
 RowMaker::RowMaker(const Cells& cells, const CacheOptions& options)
@@ -112,30 +147,40 @@ void RowMaker::make(const float* logits, int64_t width, int32_t label, uint64_t 
   const float label_logit = label < width ? logits[label] : minus_infinity;
   row.label_log_p = log_p_byte(label_logit);
   const float least = row.lse + static_cast<float>(std::log(options_.min_probability));
+  CodingLoss coding;
   for (size_t i = 0; i < top.size() && (i == 0 || x[top[i]] >= least); ++i) {
     row.ids.push_back(order_[top[i]]);
     row.log_p.push_back(log_p_byte(x[top[i]]));
+    coding.add((x[top[i]] - row.lse) / options_.temperatures[0],
+               -log_p_step * row.log_p.back() / options_.temperatures[0]);
     x[top[i]] = minus_infinity;
   }
   const auto cells = static_cast<int64_t>(cell_begins_.size()) - 1;
   const auto in_cell = [&](int64_t c) { return x + cell_begins_[c]; };
   const auto tokens_of = [&](int64_t c) { return cell_begins_[c + 1] - cell_begins_[c]; };
   std::vector<double> tail(cells);  // at temperature 1
+  for (int64_t c = 0; c < cells; ++c) tail[c] = exp_sum(in_cell(c), tokens_of(c), row.lse, 1);
   uint8_t* byte = row.masses;
-  for (const double temperature : options_.temperatures) {
+  for (const double& temperature : options_.temperatures) {
     const auto scale = static_cast<float>(1 / temperature);
     for (int64_t c = 0; c < cells; ++c, ++byte) {
       // exp() never gives less than e^-87, so an empty cell has to be told from one that hardly has any mass.
-      const double sum = exp_sum(in_cell(c), tokens_of(c), row.lse, scale);
+      const double sum = temperature == 1 ? tail[c] : exp_sum(in_cell(c), tokens_of(c), row.lse, scale);
       const bool some =
           sum > 1e-30 || std::any_of(in_cell(c), in_cell(c) + tokens_of(c), [](float l) { return l > minus_infinity; });
       *byte = some ? steps_below(static_cast<float>(std::log(sum)), mass_top(temperature, vocab_),
                                  mass_step(temperature), no_mass - 1)
                    : no_mass;
+      if (some && &temperature == options_.temperatures.data())
+        coding.add(std::log(sum), mass_top(temperature, vocab_) - mass_step(temperature) * float(*byte));
     }
   }
+  row.coding_nats = coding.nats();
+  row.hidden_nats = -exp_product_sum(x, vocab_, row.lse);
+  for (double mass : tail)
+    if (mass > 0) row.hidden_nats += mass * std::log(mass);
+  row.hidden_nats = std::max(0.0, row.hidden_nats);
   if (options_.tail_samples == 0) return;
-  for (int64_t c = 0; c < cells; ++c) tail[c] = exp_sum(in_cell(c), tokens_of(c), row.lse, 1);
   double all = 0;
   for (double mass : tail) all += mass;
   // Systematic sampling: one number shifts an even grid over the cells' masses in order, so that every token is drawn
@@ -180,6 +225,8 @@ CacheRows RowMaker::rows(const at::Tensor& logits, std::span<const int32_t> ids,
   for (int64_t r = 0; r < n; ++r) {
     if (!made[r].sound)
       fail(Exit::bad_input, "the teacher's logits after position {} are NaN or infinite", positions[r]);
+    rows.coding_nats += made[r].coding_nats;
+    rows.hidden_nats += made[r].hidden_nats;
     rows.counts.push_back(static_cast<uint8_t>(made[r].ids.size()));
     rows.label_log_p.push_back(made[r].label_log_p);
     rows.ids.insert(rows.ids.end(), made[r].ids.begin(), made[r].ids.end());

@@ -33,6 +33,8 @@ struct CacheRows {
   std::vector<uint8_t> masses;       ///< [n, temperatures, cells]
   std::vector<int32_t> samples;      ///< [n, tail_samples]; a stored token where the tail is empty
   at::Tensor full;                   ///< f16 [n, V]: log-probabilities; undefined when not kept
+  /// Sums over the positions, of rows that were made, not read; ShardStatistics says what they are.
+  double coding_nats = 0, hidden_nats = 0;
 
   int64_t size() const { return static_cast<int64_t>(positions.size()); }
 };

@@ -11,7 +11,7 @@
 namespace retort {
 namespace {
 
-constexpr const char* format_name = "retort-logits-1";
+constexpr const char* format_name = "retort-logits-2";
 
 // The models in ShardCode: one each for the following, then one for each mass of a position.
 enum Context { count_context, label_context, label_log_p_context, id_context, log_p_context, masses_context = 12 };
@@ -212,17 +212,17 @@ DocumentKey document_key(std::span<const int32_t> ids) {
 }
 
 Json ShardStatistics::to_json() const {
-  return {{"documents", documents},
-          {"positions", positions},
-          {"stored_tokens", stored_tokens},
-          {"tail_mass", tail_mass},
-          {"label_nats", label_nats}};
+  return {{"documents", documents},    {"positions", positions},   {"stored_tokens", stored_tokens},
+          {"tail_mass", tail_mass},    {"label_nats", label_nats}, {"coding_nats", coding_nats},
+          {"hidden_nats", hidden_nats}};
 }
 
 ShardStatistics ShardStatistics::from_json(const Json& json, const std::string& where) {
-  ShardStatistics statistics{json_get<int64_t>(json, "documents", where), json_get<int64_t>(json, "positions", where),
-                             json_get<int64_t>(json, "stored_tokens", where),
-                             json_get<double>(json, "tail_mass", where), json_get<double>(json, "label_nats", where)};
+  ShardStatistics statistics{
+      json_get<int64_t>(json, "documents", where),     json_get<int64_t>(json, "positions", where),
+      json_get<int64_t>(json, "stored_tokens", where), json_get<double>(json, "tail_mass", where),
+      json_get<double>(json, "label_nats", where),     json_get<double>(json, "coding_nats", where),
+      json_get<double>(json, "hidden_nats", where)};
   if (std::min({statistics.documents, statistics.positions, statistics.stored_tokens}) < 0)
     fail(Exit::bad_input, "{}: a negative number", where);
   return statistics;
@@ -248,6 +248,8 @@ void ShardWriter::add(std::span<const int32_t> ids, CacheRows rows) {
   statistics_.tail_mass += static_cast<double>(rows.size());
   for (uint8_t byte : rows.log_p) statistics_.tail_mass -= std::exp(-log_p_step * byte);
   for (uint8_t byte : rows.label_log_p) statistics_.label_nats += log_p_step * byte;
+  statistics_.coding_nats += rows.coding_nats;
+  statistics_.hidden_nats += rows.hidden_nats;
   if (layout_.full) {
     const at::Tensor full = rows.full.contiguous();
     file_.append<uint16_t>("full", {reinterpret_cast<const uint16_t*>(full.const_data_ptr()), size_t(full.numel())});
@@ -297,6 +299,8 @@ ShardStatistics ShardWriter::finish() {
   const auto n = static_cast<double>(std::max<int64_t>(1, statistics_.positions));
   statistics_.tail_mass = std::max(0.0, statistics_.tail_mass / n);
   statistics_.label_nats /= n;
+  statistics_.coding_nats /= n;
+  statistics_.hidden_nats /= n;
   file_.write_attribute("statistics", statistics_.to_json().dump());
   file_.seal();
   return statistics_;
@@ -305,7 +309,9 @@ ShardStatistics ShardWriter::finish() {
 ShardReader::ShardReader(const std::filesystem::path& path, bool verify)
     : path_(path.string()), file_(Hdf5File::open(path, verify)) {
   if (const std::string format = file_.attribute("format"); format != format_name)
-    fail(Exit::bad_input, "{}: the file's format is \"{}\", expected \"{}\"", path_, format, format_name);
+    fail(Exit::bad_input,
+         "{}: the file's format is \"{}\", expected \"{}\"; fill another folder with retort cache-teacher", path_,
+         format, format_name);
   header_ = parse_json(file_.attribute("cache"), path_ + ": cache");
   statistics_ = ShardStatistics::from_json(parse_json(file_.attribute("statistics"), path_), path_ + ": statistics");
   std::vector<uint16_t> words(file_.rows("models"));

@@ -35,6 +35,11 @@ struct ShardStatistics {
   int64_t documents = 0, positions = 0, stored_tokens = 0;
   double tail_mass = 0;   ///< mean mass outside the stored tokens at temperature 1
   double label_nats = 0;  ///< mean negative log-probability of the labels: the teacher's cross entropy
+  /// Mean KL of the teacher from what the bytes say, both on the stored tokens and the cells, at the first of the
+  /// cache's temperatures: what rounding loses.
+  double coding_nats = 0;
+  /// Mean entropy of the teacher inside the cells at temperature 1: what the partition does not tell.
+  double hidden_nats = 0;
   Json to_json() const;
   static ShardStatistics from_json(const Json& json, const std::string& where);
 };

@@ -57,6 +57,8 @@ class ShardedCache : public LogitCache {
              folder.string(), what, held, wanted);
     };
     expect("teacher", expected.teacher.hash, found.teacher.hash);
+    expect("quantization of the teacher", expected.teacher.quantization, found.teacher.quantization);
+    expect("engine of the teacher", expected.teacher.engine, found.teacher.engine);
     expect("teacher's tokenizer", expected.teacher.tokenizer_hash, found.teacher.tokenizer_hash);
     expect("tokenizer", expected.tokenizer_hash, found.tokenizer_hash);
     expect("chat template", expected.template_hash, found.template_hash);

@@ -24,6 +24,7 @@ struct TeacherIdentity {
   std::string quantization;    ///< "Q4_K", "F32", "nf4_dq": the type of most of its weights
   std::string tokenizer_hash;  ///< Tokenizer::hash()
   std::string engine;          ///< "llama.cpp", "LibTorch"
+  int64_t vocab = 0;           ///< the width of its own logits
 };
 
 /// Logits f32 [end - begin, vocabulary] of rows [begin, end), as TeacherTargets::dense gives them.

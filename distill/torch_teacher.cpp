@@ -122,7 +122,8 @@ TeacherIdentity torch_identity(const Checkpoint& checkpoint, const std::filesyst
                                const Tokenizer& tokenizer) {
   std::vector<QuantizedTensor> tensors;
   for (const std::string& name : checkpoint.names()) tensors.push_back(checkpoint.tensor(name));
-  TeacherIdentity identity{checkpoint.hash(), main_type(tensors), tokenizer.hash(), "LibTorch"};
+  TeacherIdentity identity{checkpoint.hash(), main_type(tensors), tokenizer.hash(), "LibTorch",
+                           checkpoint.config().vocab};
   if (!adapter.empty()) identity.hash = sha256_hex(identity.hash + hash_of_adapter(adapter));
   return identity;
 }

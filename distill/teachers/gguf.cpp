@@ -19,7 +19,7 @@ class GgufTeacher final : public Teacher {
                                                 .gpu_layers = static_cast<int>(options.gpu_layers),
                                                 .adapter = options.adapter})) {
     const auto file = GgufFile::open(options.path);
-    identity_ = {hash_of(*file), main_type(file->tensors()), tokenizer.hash(), "llama.cpp"};
+    identity_ = {hash_of(*file), main_type(file->tensors()), tokenizer.hash(), "llama.cpp", model_->vocab()};
     if (!options.adapter.empty()) identity_.hash = sha256_hex(identity_.hash + sha256_file(options.adapter));
   }
 

@@ -45,7 +45,9 @@ TEST_F(Distill, TrainsFromACacheThatTwoProcessesFilled) {
   }
   const ProcessResult shown = retort({"inspect", (folder / "cache").string()});
   EXPECT_EQ(shown.status, 0) << shown.errors;
-  EXPECT_NE(shown.output.find("LibTorch"), std::string::npos) << shown.output;
+  for (const char* said :
+       {"LibTorch", "teacher.vocabulary", "bytes_per_position", "tail_mass", "coding_nats", "hidden_nats"})
+    EXPECT_NE(shown.output.find(said), std::string::npos) << said << "\n" << shown.output;
 
   const ProcessResult run = retort(command("run", {cache}));
   ASSERT_EQ(run.status, 0) << run.errors;

@@ -102,7 +102,7 @@ class FakeTeacher : public Teacher {
   std::function<void(std::vector<at::Tensor>& rows)> before = {};  ///< may change a document's rows, or throw
 
  private:
-  TeacherIdentity identity_ = {"teacher-hash", "F32", "tokens", "fake"};
+  TeacherIdentity identity_ = {"teacher-hash", "F32", "tokens", "fake", cache_vocab + 12};
 };
 
 class Cache : public testing::Test {

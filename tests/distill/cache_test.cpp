@@ -275,6 +275,10 @@ TEST_F(CacheTargets, AreRefusedFromAnothersCacheByName) {
   };
   refused({"another teacher:", "teacher-hash there", "elsewhere in this run"},
           [](CacheSubject& s) { s.teacher.hash = "elsewhere"; });
+  refused({"another engine of the teacher:", "fake there", "LibTorch in this run"},
+          [](CacheSubject& s) { s.teacher.engine = "LibTorch"; });
+  refused({"another quantization of the teacher:", "F32 there", "Q8_0 in this run"},
+          [](CacheSubject& s) { s.teacher.quantization = "Q8_0"; });
   refused({"another tokenizer:", "tokens there", "bytes in this run"},
           [](CacheSubject& s) { s.tokenizer_hash = "bytes"; });
   refused({"another chat template:", "chatml"}, [](CacheSubject& s) { s.template_hash = "chatml"; });
@@ -283,6 +287,12 @@ TEST_F(CacheTargets, AreRefusedFromAnothersCacheByName) {
                [&] { LogitCache::open(folder_ / "nothing", subject()); });
   options_.top_k = 5;
   expect_error(Exit::bad_input, {"options.top_k is 12 there, 5 here"}, [&] { fill(fake_data(3)); });
+  const fs::path manifest = manifest_path(folder_.path(), {});
+  std::string text = read_text(manifest);
+  text.replace(text.find("logit-cache-2"), 13, "logit-cache-1");
+  write_atomic(manifest, text);
+  expect_error(Exit::bad_input, {manifest.string(), "\"retort-logit-cache-1\"", "retort cache-teacher"},
+               [&] { open(); });
 }
 
 // Where a recipe names no folder, what would be refused in one has another.
@@ -305,6 +315,44 @@ TEST_F(CacheTargets, OfEverySubjectHaveAFolderOfTheirOwn) {
   EXPECT_TRUE(keys.contains(CacheHeader{subject(), options_, 0, ""}.key()));
 }
 
+// What rounding loses is the KL of the teacher from the decoded partition, and what the cells hide is the entropy that
+// the whole distribution has and its partition has not.
+TEST_F(CacheTargets, LoseWhatTheStatisticsSay) {
+  const FakeDataset data = fake_data(30);
+  for (const std::vector<double>& temperatures : {std::vector<double>{1, 2}, std::vector<double>{2}}) {
+    const TemporaryFolder folder;
+    options_.temperatures = temperatures;
+    capture(teacher_, data, cells_, subject(), options_, folder.path());
+    const auto cache = LogitCache::open(folder.path(), subject());
+    const Partition p = cache->targets(data.batch(first(30)), temperatures[0], Estimator::clustered).partition;
+    const at::Tensor truth = true_log_p(data, first(30), temperatures[0]), plain = true_log_p(data, first(30), 1);
+    double coding = 0, hidden = 0;
+    for (int64_t r = 0; r < truth.size(0); ++r) {
+      at::Tensor rest = truth[r].exp().clone(), plain_rest = plain[r].exp().clone();
+      const auto add = [&](double mass, double known) { coding += mass > 0 ? mass * (std::log(mass) - known) : 0; };
+      for (int64_t i = 0; i < p.ids.size(1); ++i) {
+        const auto id = p.ids[r][i].item<int64_t>();
+        if (id < 0) continue;
+        add(rest[id].item<double>(), p.log_p[r][i].item<double>());
+        rest[id] = plain_rest[id] = 0;
+      }
+      for (int64_t c = 0; c < cells_.count; ++c) {
+        const at::Tensor in_cell = cells_.of == c, inside = plain_rest.index({in_cell});
+        add(rest.index({in_cell}).sum().item<double>(), p.log_mass[r][c].item<double>());
+        const at::Tensor share = inside / inside.sum();
+        hidden -= (inside * at::where(share > 0, share.log(), at::zeros_like(share))).sum().item<double>();
+      }
+    }
+    const Json json = describe_cache(folder.path());
+    const auto n = static_cast<double>(truth.size(0));
+    EXPECT_GT(coding, 0);
+    EXPECT_NEAR(json["coding_nats"].get<double>(), coding / n, 1e-6);
+    EXPECT_LT(json["coding_nats"].get<double>(), 0.01);
+    EXPECT_NEAR(json["hidden_nats"].get<double>(), hidden / n, 1e-5 * hidden / n);
+    EXPECT_EQ(describe_cache(folder.path(), false), json);
+  }
+}
+
 TEST_F(CacheTargets, AreDescribedForPeople) {
   const FakeDataset data = fake_data(20);
   fill(data);
@@ -315,6 +363,9 @@ TEST_F(CacheTargets, AreDescribedForPeople) {
   for (const fs::path& path : {folder_.path(), folder_ / "logits-0-of-1-00000.h5"}) {
     const Json json = describe_cache(path);
     EXPECT_EQ(json["teacher"]["hash"], "teacher-hash");
+    EXPECT_EQ(json["teacher"]["vocabulary"], cache_vocab + 12);
+    EXPECT_EQ(json["vocabulary"], cache_vocab);
+    EXPECT_GT(json["coding_nats"], 0);
     EXPECT_EQ(json["documents"], 20);
     EXPECT_EQ(json["positions"], open()->positions());
     EXPECT_EQ(json["options"]["temperatures"], Json({1.0, 2.0, 4.0}));
