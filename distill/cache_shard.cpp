@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "core/hash.h"
 
 namespace retort {
 namespace {
@@ -205,11 +204,6 @@ std::vector<int32_t> take_positions(std::span<const uint8_t>& bytes, size_t docu
 }
 
 }  // namespace
-
-DocumentKey document_key(std::span<const int32_t> ids) {
-  const std::string_view bytes(reinterpret_cast<const char*>(ids.data()), ids.size_bytes());
-  return {xxh3(bytes), xxh3(bytes, 0x9e3779b97f4a7c15)};
-}
 
 Json ShardStatistics::to_json() const {
   return {{"documents", documents},    {"positions", positions},   {"stored_tokens", stored_tokens},

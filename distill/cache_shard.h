@@ -1,7 +1,6 @@
 // One file of a cache: documents by the hash of their token ids, entropy-coded, each readable by itself.
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -13,16 +12,10 @@
 #include "core/json.h"
 #include "data/hdf5.h"
 #include "distill/cache_rows.h"
+#include "distill/documents.h"
 #include "distill/symbol_coder.h"
 
 namespace retort {
-
-/// 128 bits of hash of a document's token ids.
-struct DocumentKey {
-  uint64_t high = 0, low = 0;
-  auto operator<=>(const DocumentKey&) const = default;
-};
-DocumentKey document_key(std::span<const int32_t> ids);
 
 /// The sizes that a shard's bytes are read with; every shard of a cache has the same.
 struct ShardLayout {

@@ -22,15 +22,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// The positions of document `d` whose next token is trained.
-std::vector<int64_t> wanted_positions(const Batch& batch, size_t d) {
-  std::vector<int64_t> wanted;
-  const auto* labels = batch.labels.const_data_ptr<int64_t>();
-  for (int64_t t = batch.offsets[d]; t < batch.offsets[d + 1]; ++t)
-    if (labels[t] >= 0) wanted.push_back(t - batch.offsets[d]);
-  return wanted;
-}
-
 /// This process's share of a cache: what it holds, and the shard that grows.
 class Share {
  public:
@@ -176,22 +167,19 @@ CaptureReport capture(Teacher& teacher, const PackedDataset& data, const Cells& 
   };
   try {
     for (int64_t window = 0; window < data.windows(); ++window) {
-      const Batch batch = data.batch(std::vector<int64_t>{window});
-      const auto* ids = batch.ids.const_data_ptr<int64_t>();
-      for (size_t d = 0; d + 1 < batch.offsets.size(); ++d) {
-        std::vector<int64_t> wanted = wanted_positions(batch, d);
-        std::vector<int32_t> document(ids + batch.offsets[d], ids + batch.offsets[d + 1]);
-        const DocumentKey key = document_key(document);
-        if (wanted.empty() || !share.owns(key)) continue;
+      for_documents(data.batch(std::vector<int64_t>{window}), [&](const BatchDocument& document) {
+        const auto& [ids, trained, offset] = document;
+        const DocumentKey key = document_key(ids);
+        if (trained.empty() || !share.owns(key)) return;
         if (share.holds(key)) {
           ++report.documents_before;
-          continue;
+          return;
         }
         share.take(key);  // the data may hold it twice
-        group.tokens += static_cast<int64_t>(document.size());
-        group.documents.push_back(std::move(document));
-        group.wanted.push_back(std::move(wanted));
-      }
+        group.tokens += static_cast<int64_t>(ids.size());
+        group.documents.emplace_back(ids.begin(), ids.end());
+        group.wanted.emplace_back(trained.begin(), trained.end());
+      });
       if (group.tokens >= group_tokens) ask(window);
     }
     if (group.tokens > 0) ask(data.windows() - 1);

@@ -110,21 +110,14 @@ class ShardedCache : public LogitCache {
     return targets;
   }
 
-  at::Tensor label_log_p(const Batch& batch) const override {
-    std::vector<float> values;
-    for (const Place& place : decode(batch, false).places)
-      values.push_back(-log_p_step * static_cast<float>(place.rows->label_log_p[place.row]));
-    return at::tensor(values, at::kFloat);
-  }
-
   void expect_all(const PackedDataset& data) const override {
     int64_t missing = 0;
     std::string first;
     for (int64_t window = 0; window < data.windows(); ++window) {
       const Batch batch = data.batch(std::vector<int64_t>{window});
-      for_documents(batch, [&](std::span<const int32_t> ids, std::span<const int64_t> wanted) {
-        if (wanted.empty() || find(ids)) return;
-        if (missing++ == 0) first = first_tokens(ids);
+      for_documents(batch, [&](const BatchDocument& document) {
+        if (document.trained.empty() || find(document.ids)) return;
+        if (missing++ == 0) first = first_tokens(document.ids);
       });
     }
     if (missing > 0)
@@ -139,21 +132,6 @@ class ShardedCache : public LogitCache {
     ShardReader::Entry entry;
     uint32_t shard;
   };
-
-  template <typename Each>
-  static void for_documents(const Batch& batch, const Each& each) {
-    const at::Tensor ids = batch.ids.to(at::kCPU, at::kInt), labels = batch.labels.to(at::kCPU);
-    const auto* id = ids.const_data_ptr<int32_t>();
-    const auto* label = labels.const_data_ptr<int64_t>();
-    std::vector<int64_t> wanted;
-    for (size_t d = 0; d + 1 < batch.offsets.size(); ++d) {
-      const int64_t begin = batch.offsets[d], end = batch.offsets[d + 1];
-      wanted.clear();
-      for (int64_t t = begin; t < end; ++t)
-        if (label[t] >= 0) wanted.push_back(t - begin);
-      each({id + begin, static_cast<size_t>(end - begin)}, wanted);
-    }
-  }
 
   const Indexed* find(std::span<const int32_t> ids) const {
     const DocumentKey key = document_key(ids);
@@ -182,8 +160,9 @@ class ShardedCache : public LogitCache {
       std::vector<int64_t> positions;
     };
     std::vector<Wanted> all;
-    for_documents(batch, [&](std::span<const int32_t> ids, std::span<const int64_t> wanted) {
-      if (wanted.empty()) return;
+    for_documents(batch, [&](const BatchDocument& document) {
+      const auto& [ids, trained, offset] = document;
+      if (trained.empty()) return;
       const Indexed* found = find(ids);
       if (!found)
         fail(
@@ -191,7 +170,7 @@ class ShardedCache : public LogitCache {
             "{}: the document of {} tokens that begins with {} is not in the cache; run retort cache-teacher with this "
             "data",
             folder_.string(), ids.size(), first_tokens(ids));
-      all.push_back({found, {ids.begin(), ids.end()}, {wanted.begin(), wanted.end()}});
+      all.push_back({found, {ids.begin(), ids.end()}, {trained.begin(), trained.end()}});
     });
     Decoded decoded;
     decoded.documents.resize(all.size());

@@ -104,8 +104,6 @@ class LogitCache {
   /// is not in the cache, naming its first tokens, for a temperature that is not, naming those that are, and for an
   /// estimator that needs what was not stored.
   virtual TeacherTargets targets(const Batch& batch, double temperature, Estimator estimator) const = 0;
-  /// The teacher's log-probabilities of the batch's labels at temperature 1, f32 [rows].
-  virtual at::Tensor label_log_p(const Batch& batch) const = 0;
   /// Whether every document of `data` is in the cache: Error(bad_input) naming the first that is not, how many are
   /// missing, and what to do.
   virtual void expect_all(const PackedDataset& data) const = 0;

@@ -6,14 +6,9 @@
 #include <limits>
 
 #include "core/error.h"
-#include "core/hash.h"
 
 namespace retort {
 namespace {
-
-uint64_t key_of(std::span<const int32_t> ids) {
-  return xxh3({reinterpret_cast<const char*>(ids.data()), ids.size_bytes()});
-}
 
 /// A stretch of tokens whose text the other side has as well.
 struct Stretch {
@@ -48,13 +43,10 @@ struct Asked {
 };
 
 std::vector<Asked> documents_of(const Batch& batch, PairedTexts& texts) {
-  const at::Tensor ids = batch.ids.cpu();
-  const int64_t* id = ids.const_data_ptr<int64_t>();
   std::vector<Asked> asked;
-  for (size_t d = 0; d + 1 < batch.offsets.size(); ++d) {
-    const std::vector<int32_t> student(id + batch.offsets[d], id + batch.offsets[d + 1]);
-    if (PairedDocument* document = texts.find(student)) asked.push_back({document, batch.offsets[d]});
-  }
+  for_documents(batch, [&](const BatchDocument& one) {
+    if (PairedDocument* document = texts.find(one.ids)) asked.push_back({document, one.offset});
+  });
   return asked;
 }
 
@@ -127,12 +119,12 @@ PairedTexts::PairedTexts(Stream<Chat> chats, const Reader& student, const Reader
         aligned_ += span.student_end - span.student_begin;
       }
     }
-    documents_[key_of(mine->ids)] = std::move(document);
+    documents_[document_key(mine->ids)] = std::move(document);
   }
 }
 
 PairedDocument* PairedTexts::find(std::span<const int32_t> student) {
-  const auto found = documents_.find(key_of(student));
+  const auto found = documents_.find(document_key(student));
   return found == documents_.end() ? nullptr : &found->second;
 }
 

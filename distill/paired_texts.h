@@ -6,12 +6,13 @@
 #include <cstdint>
 #include <ctime>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include "data/encode.h"
+#include "distill/documents.h"
 #include "distill/spans.h"
 #include "distill/targets.h"
 #include "distill/teacher.h"
@@ -46,7 +47,7 @@ class PairedTexts {
   int64_t aligned_tokens() const { return aligned_; }  ///< of those, in spans
 
  private:
-  std::unordered_map<uint64_t, PairedDocument> documents_;
+  std::map<DocumentKey, PairedDocument> documents_;
   int64_t trained_ = 0, aligned_ = 0;
 };
 

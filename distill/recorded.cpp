@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <tuple>
 #include <unordered_map>
 
 #include "core/hash.h"
 #include "data/recorded.h"
+#include "distill/documents.h"
 #include "distill/spans.h"
 
 namespace retort {
@@ -18,13 +20,9 @@ namespace {
 using Known = std::vector<std::pair<int32_t, float>>;
 
 struct Recording {
-  std::unordered_map<uint64_t, std::vector<Known>> documents;  ///< by the student's tokens: one entry a token
+  std::map<DocumentKey, std::vector<Known>> documents;  ///< by the student's tokens: one entry a token
   int64_t width = 0;
 };
-
-uint64_t key_of(std::span<const int32_t> ids) {
-  return xxh3({reinterpret_cast<const char*>(ids.data()), ids.size_bytes()});
-}
 
 /// The student's token of some bytes; special tokens are none.
 std::unordered_map<std::string, int32_t> tokens_by_bytes(const Tokenizer& tokenizer, int64_t width) {
@@ -97,16 +95,13 @@ Partition partition_of(const std::vector<const Known*>& rows, int64_t width) {
 }
 
 TeacherTargets look_up(const Recording& recording, const Batch& batch) {
-  const at::Tensor ids = batch.ids.cpu(), labels = batch.labels.cpu();
-  const auto *id = ids.const_data_ptr<int64_t>(), *label = labels.const_data_ptr<int64_t>();
   std::vector<const Known*> rows;
-  for (size_t d = 0; d + 1 < batch.offsets.size(); ++d) {
-    const int64_t begin = batch.offsets[d], end = batch.offsets[d + 1];
-    const auto found = recording.documents.find(key_of(std::vector<int32_t>(id + begin, id + end)));
-    const bool known = found != recording.documents.end();
-    for (int64_t t = begin; t < end; ++t)
-      if (label[t] >= 0) rows.push_back(known ? &found->second[static_cast<size_t>(t - begin) + 1] : nullptr);
-  }
+  for_documents(batch, [&](const BatchDocument& document) {
+    const auto found = recording.documents.find(document_key(document.ids));
+    const bool known = found != recording.documents.end() && found->second.size() == document.ids.size();
+    for (const int64_t position : document.trained)
+      rows.push_back(known ? &found->second[static_cast<size_t>(position) + 1] : nullptr);
+  });
   TeacherTargets targets;
   targets.rows = static_cast<int64_t>(rows.size());
   targets.partition = partition_of(rows, recording.width);
@@ -134,7 +129,7 @@ RecordedTeacher open_recorded(const std::filesystem::path& path, const Tokenizer
     teacher.counts.trained_tokens += std::count(example->trained.begin(), example->trained.end(), 1);
     teacher.counts.aligned_tokens +=
         std::count_if(known.begin(), known.end(), [](const Known& one) { return !one.empty(); });
-    recording->documents[key_of(example->ids)] = std::move(known);
+    recording->documents[document_key(example->ids)] = std::move(known);
   }
   teacher.targets = [recording](const Batch& batch, std::span<const int64_t>) { return look_up(*recording, batch); };
   return teacher;
