@@ -1,7 +1,7 @@
 // How much of the full forward KL's gradient a cache's targets keep, on real text, against what other tools store.
 //
 //   cache_fidelity --teacher MODEL --student MODEL --text FILE [--teacher-adapter DIR] [--tokens 2048] [--top-k 64]
-//                  [--min-probability 0.006] [--cells 16] [--temperatures 1,2,4]
+//                  [--min-probability 0.006] [--cells 16] [--tail-samples 2] [--temperatures 1,2,4]
 //   cache_fidelity --teacher MODEL.gguf --student-quantized Q2_K [--student-without 8,9] --text FILE …
 //   cache_fidelity --time 262144       only the time that a capture takes beside its teacher, for made-up logits
 //
@@ -122,8 +122,9 @@ void compare(const BenchOptions& options, Teacher& teacher, Teacher& student, co
                    [&](size_t, const at::Tensor& x) { asked[1] = x.slice(1, 0, vocab).clone(); });
     for (double temperature : options.cache.temperatures) {
       std::map<std::string, Partition> held;
-      for (const char* name : {"clustered", "ghost", "zero"})
-        held[name] = cache.targets(batch, temperature, estimator_named(name)).partition;
+      for (const Estimator estimator : {Estimator::clustered, Estimator::ghost, Estimator::zero, Estimator::sampled})
+        if (cannot_estimate(cache.options(), temperature, estimator).empty())  // draws are of temperature 1
+          held[name_of(estimator)] = cache.targets(batch, temperature, estimator).partition;
       for (int64_t begin = 0; begin < window_tokens - 1; begin += rows_at_once) {
         const auto rows = [&](const at::Tensor& x) { return x.slice(0, begin, begin + rows_at_once); };
         const at::Tensor log_p = at::log_softmax(rows(asked[0]) / temperature, 1), p = log_p.exp();
@@ -243,6 +244,8 @@ void run(BenchOptions options) {
                      {"parts", describe_cache(folder / "cache/logits-0-of-1-00000.h5")["parts"]},
                      {"tail_mass", describe_cache(folder / "cache")["tail_mass"]},
                      {"teacher_cross_entropy", describe_cache(folder / "cache")["teacher_cross_entropy_nats"]},
+                     {"coding_nats", describe_cache(folder / "cache")["coding_nats"]},
+                     {"hidden_nats", describe_cache(folder / "cache")["hidden_nats"]},
                      {"clustering_seconds", clustering.count()},
                      {"teacher_microseconds_per_token", 1e6 * report.teacher_seconds / n},
                      {"own_microseconds_per_token", 1e6 * (report.seconds - report.teacher_seconds) / n}};
@@ -269,6 +272,7 @@ int main(int argc, char** argv) {
   app.add_option("--top-k", options.cache.top_k);
   app.add_option("--min-probability", options.cache.min_probability);
   app.add_option("--cells", options.cache.tail_clusters);
+  app.add_option("--tail-samples", options.cache.tail_samples);
   app.add_option("--temperatures", options.cache.temperatures)->delimiter(',');
   CLI11_PARSE(app, argc, argv);
   try {

@@ -25,6 +25,7 @@
 #include "distill/logit_cache.h"
 #include "distill/online.h"
 #include "distill/teacher.h"
+#include "recipes/distill_options.h"
 #include "trainer/distillation.h"
 #include "trainer/optimizer.h"
 
@@ -134,8 +135,10 @@ Json measure(const BenchOptions& o) {
   DivergenceOptions divergence;
   divergence.kd_weight = divergence.ce_weight = 0.5;
   const auto cache = LogitCache::open(folder.path() / "cache", subject);
-  const Objective from_cache = sum_of({divergence_part(cached_targets(cache, 1, Estimator::clustered), divergence,
-                                                       std::make_shared<ObjectiveState>())});
+  const Estimator estimator = estimator_of({});  // what a recipe that names none gets
+  result["estimator"] = name_of(estimator);
+  const Objective from_cache =
+      sum_of({divergence_part(cached_targets(cache, 1, estimator), divergence, std::make_shared<ObjectiveState>())});
   const Objective alone = cross_entropy_objective();
   const std::vector<int64_t> windows = {0, 1};
   const Batch batch = data.batch(windows);
