@@ -76,7 +76,7 @@ CacheHeader CacheHeader::from_json(const Json& json, const std::string& where) {
                     .temperatures = json_get<std::vector<double>>(options, "temperatures", where),
                     .tail_samples = json_get<int64_t>(options, "tail_samples", where),
                     .full = json_get<bool>(options, "full", where),
-                    .seed = json_get<uint64_t>(options, "seed", where)};
+                    .seed = json_get<int64_t>(options, "seed", where)};
   header.cells = json_get<int64_t>(cells, "count", where);
   header.cells_hash = json_get<std::string>(cells, "hash", where);
   try {

@@ -150,7 +150,8 @@ CaptureReport capture(Teacher& teacher, const PackedDataset& data, const Cells& 
     teacher.logits(group.documents, group.wanted, [&](size_t d, const at::Tensor& logits) {
       const auto begun = std::chrono::steady_clock::now();
       const DocumentKey key = document_key(group.documents[d]);
-      CacheRows rows = maker.rows(logits, group.documents[d], group.wanted[d], options.seed ^ key.low);
+      CacheRows rows =
+          maker.rows(logits, group.documents[d], group.wanted[d], static_cast<uint64_t>(options.seed) ^ key.low);
       ++report.documents;
       report.positions += rows.size();
       share.add(group.documents[d], std::move(rows));

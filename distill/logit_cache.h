@@ -28,7 +28,7 @@ struct CacheOptions {
   std::vector<double> temperatures = {1, 2, 4};  ///< at which the masses of the cells are stored
   int64_t tail_samples = 2;  ///< tokens drawn from the tail at temperature 1, for the estimator `sampled`
   bool full = false;         ///< also the whole distribution, in two bytes a token of the vocabulary
-  uint64_t seed = 42;        ///< of the cells and the draws
+  int64_t seed = 42;         ///< of the cells and the draws
 };
 /// Error(usage) naming the option that is out of range.
 void check_options(const CacheOptions& options);

@@ -64,10 +64,10 @@ const Schema<CacheChoice>& schema_of(CacheChoice*) {
                  {.minimum = 1, .maximum = 255})
           .field("tail_samples", &O::tail_samples,
                  "tokens drawn from the others at temperature 1, for estimator: sampled",
-                 {.minimum = 0, .maximum = 1024})
+                 {.minimum = 0, .maximum = 255})
           .field("full", &O::full, "every token's log-probability, for estimator: full (small vocabularies)")
-          .field("temperatures", &O::temperatures, "that a student may train at",
-                 {.minimum = 0, .maximum = 100, .minimum_open = true})
+          .field("temperatures", &O::temperatures, "that a student may train at", {.minimum = 0.25, .maximum = 100})
+          .field("seed", &O::seed, "of the cells and the draws", {.minimum = 0})
           .rule([](const O& o, const Yaml& node) {
             try {
               check_options(o);

@@ -142,6 +142,10 @@ TEST_F(RecipeFile, DistillRefusesWhatDoesNotGoTogether) {
       {"{teacher: {path: t.gguf}, cache: {temperatures: [2]}}", "sampled has no masses at temperature 1"},
       {"{teacher: {path: t.gguf}, estimator: full}", "cache.full: true"},
       {"{teacher: {path: t.gguf}, cache: {tail_clusters: 300}}", "tail_clusters"},
+      {"{teacher: {path: t.gguf}, cache: {tail_samples: 256}}", "found 256; allowed: at least 0 and at most 255"},
+      {"{teacher: {path: t.gguf}, cache: {temperatures: [1, 0.2]}}",
+       "found 0.2; allowed: at least 0.25 and at most 100"},
+      {"{teacher: {path: t.gguf}, cache: {seed: -1}}", "found -1"},
       {"{teacher: {path: t.gguf}, on_policy: {lambda: 0.5}}", "needs online: true"},
       {"{teacher: {path: t.gguf}, loss: spans, temperature: 2}", "at temperature 1"},
       {"{teacher: {path: t.gguf}, loss: spans, online: true, on_policy: {lambda: 0.5}}", "the recipe's own rows"},
@@ -187,6 +191,8 @@ TEST_F(RecipeFile, DistillTakesOneTeacherOrSeveral) {
   EXPECT_EQ(options.kd_weight, 0.75);
   EXPECT_EQ(options.ce_weight, 0.25);
   EXPECT_FALSE(load(minimal).distill);
+  EXPECT_EQ(load(minimal + std::string("distill: {teacher: {path: t.gguf}, cache: {seed: 7}}\n")).distill->cache.seed,
+            7);
 }
 
 }  // namespace
