@@ -155,14 +155,36 @@ NullTable NullTable::from_json(const Json& json, const std::string& where) {
   return table;
 }
 
-const NullTable& null_for(std::span<const NullTable> tables, int64_t current_rows) {
+static NullTable brought_to(NullTable table, int64_t current_rows) {
+  const double scale = to_size_of(table, current_rows);
+  for (std::vector<double>* quantiles : {&table.lower, &table.upper}) {
+    for (double& quantile : *quantiles) quantile /= scale;
+  }
+  table.current = current_rows;
+  return table;
+}
+
+NullTable null_at(std::span<const NullTable> tables, int64_t current_rows) {
   if (tables.empty()) fail(Exit::bad_input, "no null was calibrated for this statistic");
-  const auto better = [&](const NullTable& a, const NullTable& b) {
-    const bool a_fits = a.current <= current_rows, b_fits = b.current <= current_rows;
-    if (a_fits != b_fits) return a_fits;
-    return a_fits ? a.current > b.current : a.current < b.current;
+  const NullTable *below = nullptr, *above = nullptr;
+  for (const NullTable& table : tables) {
+    if (table.current <= current_rows && (!below || table.current > below->current)) below = &table;
+    if (table.current >= current_rows && (!above || table.current < above->current)) above = &table;
+  }
+  if (!below || !above || below->current == above->current) return brought_to(below ? *below : *above, current_rows);
+  const NullTable larger = brought_to(*above, current_rows);
+  NullTable between = brought_to(*below, current_rows);
+  if (between.upper.size() != larger.upper.size()) return between;
+  // The power law of the sizes is a limit: statistics of sparse counts have not reached it, so one table is not enough.
+  const auto inverse = [](int64_t rows) { return 1 / static_cast<double>(rows); };
+  const double share =
+      (inverse(current_rows) - inverse(above->current)) / (inverse(below->current) - inverse(above->current));
+  const auto mix = [&](std::vector<double>& ours, const std::vector<double>& theirs) {
+    for (size_t i = 0; i < ours.size(); ++i) ours[i] = share * ours[i] + (1 - share) * theirs[i];
   };
-  return *std::min_element(tables.begin(), tables.end(), better);
+  mix(between.lower, larger.lower);
+  mix(between.upper, larger.upper);
+  return between;
 }
 
 }  // namespace retort

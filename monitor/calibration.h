@@ -48,6 +48,8 @@ struct NullTable {
   /// The smallest statistic of a sample of `current` rows whose p-value is at most alpha. Error(usage) unless
   /// 1 / (resamples + 1) <= alpha <= 0.1.
   double limit(double alpha, int64_t current_rows) const;
+  /// The statistic of a sample of `current` rows that chance exceeds in half of the resamples.
+  double median() const { return lower[10]; }
   Json to_json() const;
   static NullTable from_json(const Json& json, const std::string& where);
 };
@@ -57,8 +59,9 @@ struct NullTable {
 NullTable calibrate_null(size_t rows, size_t reference_rows, size_t current_rows, double order,
                          const RowStatistic& statistic, const Resampling& resampling);
 
-/// Of tables of one statistic at several sizes, the one for a sample of `current_rows`: the largest that is not larger,
-/// else the smallest. Error(bad_input) when there is none.
-const NullTable& null_for(std::span<const NullTable> tables, int64_t current_rows);
+/// Of tables of one statistic at several sizes, the null of a sample of `current_rows`: between the tables of the next
+/// smaller and the next larger size, linear in 1/m; beyond the outermost, that one. Each is brought to the size by
+/// (1/n + 1/m)^order first. Error(bad_input) when there is no table.
+NullTable null_at(std::span<const NullTable> tables, int64_t current_rows);
 
 }  // namespace retort

@@ -45,6 +45,9 @@ struct DetectorOptions {
   int64_t seed = 1;                ///< of permutations and folds
   std::optional<double> gamma;     ///< of the kernel exp(-gamma d^2); the median heuristic when absent
   bool p_value = true;  ///< false: statistic and effect only, for a null of the caller's (monitor/calibration.h)
+  /// The statistic that chance alone gives, of such a null, for the effects that leave it out; by the statistic's own
+  /// law for independent rows when absent.
+  std::optional<double> chance = std::nullopt;
 };
 const Schema<DetectorOptions>& schema_of(DetectorOptions*);
 

@@ -14,7 +14,7 @@ namespace retort {
 struct CalibrationOptions {
   int64_t resamples = 2000;
   int64_t block = 0;  ///< rows; 0: from the baseline's own dependence (monitor/calibration.h)
-  std::vector<int64_t> sizes = {25, 50, 100, 200, 400, 800};
+  std::vector<int64_t> sizes = {20, 50, 100, 200, 400, 800};
   int64_t seed = 1;
 };
 const Schema<CalibrationOptions>& schema_of(CalibrationOptions*);

@@ -25,7 +25,7 @@ static Detection of_counts(std::span<const int64_t> reference, std::span<const i
   const double degrees = degrees_of_freedom(reference, current), factor = size_factor(reference, current);
   Detection detection;
   detection.statistic = chi_square(reference, current);
-  detection.effect = std::sqrt(std::max(0.0, detection.statistic - degrees) * factor);
+  detection.effect = std::sqrt(std::max(0.0, detection.statistic - options.chance.value_or(degrees)) * factor);
   detection.details["degrees_of_freedom"] = degrees;
   if (!options.p_value) return detection;
   // The law needs about five expected rows a cell (Cochran 1954); below, the exact one by permutation.

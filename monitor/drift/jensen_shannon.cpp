@@ -37,7 +37,8 @@ static Detection detect(std::span<const int64_t> reference, std::span<const int6
   Detection detection;
   detection.statistic = distance_of_counts(reference, current);
   const double squared = detection.statistic * detection.statistic;
-  detection.effect = std::sqrt(std::max(0.0, squared - degrees * factor / 8));
+  const double chance = options.chance ? *options.chance * *options.chance : degrees * factor / 8;
+  detection.effect = std::sqrt(std::max(0.0, squared - chance));
   if (options.p_value) {
     detection.p_value = p_value(reference, current, detection.statistic, options, distance_of_counts,
                                 [&] { return chi_squared_tail(8 * squared / factor, degrees); });

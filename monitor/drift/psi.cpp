@@ -36,7 +36,7 @@ static Detection detect(std::span<const int64_t> reference, std::span<const int6
   const double factor = size_factor(reference, current), degrees = degrees_of_freedom(reference, current);
   Detection detection;
   detection.statistic = psi_of_counts(reference, current);
-  detection.effect = std::max(0.0, detection.statistic - degrees * factor);
+  detection.effect = std::max(0.0, detection.statistic - options.chance.value_or(degrees * factor));
   detection.details["degrees_of_freedom"] = degrees;
   if (degrees > 0) detection.details["threshold_0.05"] = factor * chi_squared_limit(0.05, degrees);
   if (options.p_value) {

@@ -126,15 +126,34 @@ TEST(Calibration, TablesComeBackFromJson) {
     damaged[key] = key[0] == 'l' || key[0] == 'u' ? Json::array({1.0}) : Json(-1);
     EXPECT_THROW(NullTable::from_json(damaged, "t"), Error) << key;
   }
-  std::vector<NullTable> tables(3, table);
-  tables[1].current = 500;
-  tables[2].current = 200;
-  EXPECT_EQ(null_for(tables, 499).current, 200);
-  EXPECT_EQ(null_for(tables, 500).current, 500);
-  EXPECT_EQ(null_for(tables, 10).current, 50);
-  EXPECT_THROW(null_for({}, 10), Error);
   EXPECT_THROW(null_of({1, 2}, 0, 1, {}), Error);
   EXPECT_THROW(null_of({1, 2}, 1, 1, {.resamples = 5}), Error);
+}
+
+TEST(Calibration, BetweenTwoSizesTheNullLiesBetweenTheirs) {
+  // A statistic that is 1 / rows, whatever its order says, and twice that in every other resample.
+  const auto table = [](size_t rows, double order) {
+    int64_t next = 0;
+    return calibrate_null(10000, 1000, rows, order,
+                          [&](std::span<const size_t>, std::span<const size_t> current) {
+                            return (1.0 + static_cast<double>(next++ % 2)) / static_cast<double>(current.size());
+                          },
+                          {.resamples = 20});
+  };
+  const std::vector<NullTable> flat = {table(400, 0), table(50, 0), table(100, 0)};
+  for (int64_t rows : {50, 60, 99, 100, 250, 400}) {
+    const NullTable null = null_at(flat, rows);
+    EXPECT_EQ(null.current, rows);
+    EXPECT_NEAR(null.lower.front(), 1.0 / static_cast<double>(rows), 1e-12) << rows;
+    EXPECT_NEAR(null.upper.back(), 2.0 / static_cast<double>(rows), 1e-12) << rows;
+    EXPECT_NEAR(null.median(), 2.0 / static_cast<double>(rows), 1e-12) << rows;
+  }
+  EXPECT_EQ(null_at(flat, 30).upper, flat[1].upper);
+  EXPECT_EQ(null_at(flat, 900).upper, flat[0].upper);
+  // Beyond the outermost table its order brings it to the size.
+  const std::vector<NullTable> law = {table(50, 1)};
+  EXPECT_NEAR(null_at(law, 200).upper.back(), 2.0 / 50 * (0.001 + 1.0 / 200) / (0.001 + 1.0 / 50), 1e-12);
+  EXPECT_THROW(null_at({}, 10), Error);
 }
 
 TEST(Calibration, DependentRowsNeedBlocks) {
