@@ -91,14 +91,18 @@ SequentialAlarm::SequentialAlarm(SequentialOptions options) : options_(std::move
 }
 
 SlotAnswer SequentialAlarm::step(int64_t slot, const Evidence& evidence, Json record) {
-  if (!history_.empty() && slot == history_.back().slot) {
-    SlotAnswer answer = history_.back();
+  const auto known = std::find_if(history_.begin(), history_.end(), [&](const auto& one) { return one.slot == slot; });
+  if (known != history_.end()) {
+    SlotAnswer answer = *known;
     answer.repeated = true;
     return answer;
   }
   if (!history_.empty() && slot < history_.back().slot) {
-    fail(Exit::bad_input, "slot {} comes before the last one recorded, {}: evidence is taken in order", slot,
-         history_.back().slot);
+    fail(
+        Exit::bad_input,
+        "slot {} comes before the last one recorded, {}, and is not among the {} that are: evidence is taken in order; "
+        "leave its rows out",
+        slot, history_.back().slot, history_.size());
   }
   for (double e : evidence) {
     if (!(e >= 0)) fail(Exit::bad_input, "evidence of {} in slot {}; it is not negative", e, slot);

@@ -65,7 +65,8 @@ struct SlotAnswer {
 class SequentialAlarm {
  public:
   explicit SequentialAlarm(SequentialOptions options);
-  /// Slots rise. The same slot again gives the answer of then and changes nothing; an older one: Error(bad_input).
+  /// Slots rise. A slot of the history again gives the answer of then and changes nothing; another one before the last:
+  /// Error(bad_input).
   SlotAnswer step(int64_t slot, const Evidence& evidence, Json record = nullptr);
   /// The last slots, oldest first, at most kHistory.
   const std::vector<SlotAnswer>& history() const { return history_; }

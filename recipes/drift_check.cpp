@@ -106,6 +106,7 @@ Json check_drift(const Recipe& recipe, const DriftRequest& request, const Progre
   const fs::path state = request.state.empty() ? fs::path(options.state) : request.state;
   Alarm alarm(state, {.average_run_length = options.average_run_length, .baseline = profile_hash});
   Json notes = Json::array(), reasons = Json::array(), checked = Json::array();
+  std::vector<std::string> repeated;
   bool sequential = false, keys = false;
   for (const auto& [number, slot] : slots) {
     if (static_cast<int64_t>(slot.rows.size()) < options.min_rows) {
@@ -126,14 +127,20 @@ Json check_drift(const Recipe& recipe, const DriftRequest& request, const Progre
     record["data"] = hash_of(rows, slot, setup.key);
     const std::string data = record["data"].get<std::string>();
     const SlotAnswer answer = alarm.step(number, check.evidence, std::move(record));
-    if (answer.repeated)
-      notes.push_back(fmt::format("{}: checked before{}; that answer stands", slot.name,
-                                  answer.record["data"] == Json(data) ? "" : ", with other rows"));
+    if (answer.repeated && answer.record["data"] == Json(data))
+      repeated.push_back(slot.name);
+    else if (answer.repeated)
+      notes.push_back(fmt::format("{}: checked before, with other rows; that answer stands", slot.name));
     if (answer.record["two_keys"] == Json(true)) keys = true;
     sequential |= answer.alarm;
     add_reasons(answer.record, reasons);
     checked.push_back(slot.name);
   }
+  if (!repeated.empty())
+    notes.push_back(
+        fmt::format("{}{}: checked before; {}", repeated.front(),
+                    repeated.size() == 1 ? "" : fmt::format(" to {}, {} slots", repeated.back(), repeated.size()),
+                    repeated.size() == 1 ? "that answer stands" : "those answers stand"));
 
   CanaryDivergence canary;
   const bool canaries = profile.canaries.has_value();

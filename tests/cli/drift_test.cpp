@@ -219,6 +219,24 @@ TEST_F(Drift, EvidenceAddsUpOverSlotsAndASlotCountsOnce) {
   expect_refused(check(log_of(98, 20, 0, "2026-10-01"), {"--state", state}), 65, {"slot"});
 }
 
+TEST_F(Drift, ALogMayBeCheckedAgainAndGrow) {
+  const std::string state = at("grows.state").string(), out = at("grows").string();
+  const std::string two = log_of(40, 20, 0, "2026-11-01") + log_of(41, 20, 0, "2026-11-02");
+  const auto first = check(two, {"--state", state, "--out", out});
+  EXPECT_EQ(first.status, 0) << first.errors;
+  const std::string kept = read_text(state);
+  const auto again = check(two, {"--state", state, "--out", out});
+  EXPECT_EQ(again.status, 0) << again.errors;
+  EXPECT_NE(again.output.find("2026-11-01 to 2026-11-02, 2 slots: checked before"), std::string::npos) << again.output;
+  EXPECT_EQ(read_text(state), kept);
+  const auto grown = check(two + log_of(42, 20, 0, "2026-11-03"), {"--state", state, "--out", out, "--json"});
+  EXPECT_EQ(grown.status, 0) << grown.errors;
+  const Json slots = parse_json(grown.output, "output")["drift"]["slots"];
+  ASSERT_EQ(slots.size(), 3u);
+  const Json before = parse_json(kept, "state")["history"];
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(slots[i]["level"], before[i]["level"]);
+}
+
 TEST_F(Drift, SlotsComeFromTheRowsTimes) {
   const auto result =
       check(log_of(20, 15, 0, "2026-11-01") + log_of(21, 15, 0, "2026-11-02") + log_of(22, 3, 0, "2026-11-03"),

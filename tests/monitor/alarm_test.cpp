@@ -181,6 +181,27 @@ TEST(AlarmState, TheSameSlotAgainGivesTheSameAnswer) {
   EXPECT_EQ(read_alarm(path, kOptions)->history().size(), 6U);
 }
 
+TEST(AlarmState, SlotsThatAreRecordedMayComeAgainInAnyOrder) {
+  TemporaryFolder folder;
+  const auto path = folder.path() / "alarm.json";
+  std::vector<SlotAnswer> answers;
+  for (int64_t slot : {3, 5, 6}) {
+    const double e = static_cast<double>(slot);
+    answers.push_back(step_alarm(path, kOptions, slot, {e, e, e, e}, {{"of", slot}}));
+  }
+  const std::string before = read_text(path);
+  for (size_t i : {0, 2, 1, 0}) {
+    const SlotAnswer again = step_alarm(path, kOptions, answers[i].slot, {1, 1, 1, 1}, {{"of", "now"}});
+    EXPECT_TRUE(again.repeated);
+    EXPECT_EQ(again.level, answers[i].level);
+    EXPECT_EQ(again.record, answers[i].record);
+  }
+  EXPECT_EQ(read_text(path), before);
+  // Slot 4 was passed over: its evidence would come too late.
+  expect_error(Exit::bad_input, {"slot 4", "6"}, [&] { step_alarm(path, kOptions, 4, {1, 1, 1, 1}); });
+  EXPECT_FALSE(step_alarm(path, kOptions, 7, {1, 1, 1, 1}).repeated);
+}
+
 TEST(AlarmState, DamagedFilesAndOtherBaselinesAreRefused) {
   TemporaryFolder folder;
   const auto path = folder.path() / "alarm.json";
