@@ -63,8 +63,10 @@ struct DriftRequest {
   std::filesystem::path deployed;  ///< the file that serves; empty: the champion
 };
 /// Checks the slots of the traffic; writes report.json and report.html. The report is returned: its
-/// drift.decision.alarm says whether retraining is due.
+/// drift.decision.alarm says whether retraining is due, drift.decision.compared whether any slot could be compared.
 Json check_drift(const Recipe& recipe, const DriftRequest& request, const ProgressSink& progress);
+/// `retort drift check`'s exit code: 10 for an alarm, 13 when nothing was compared, else 0.
+int drift_exit(const Json& report);
 
 /// What Prometheus is told of a report: its last slot and the decision.
 std::string drift_metrics(const Json& report);

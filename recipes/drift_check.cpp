@@ -170,6 +170,7 @@ Json check_drift(const Recipe& recipe, const DriftRequest& request, const Progre
                                   canary.mean, options.canaries.max_kl));
   Json drift{{"decision",
               {{"alarm", changed || (across ? sequential : keys)},
+               {"compared", !checked.empty()},
                {"rule", across ? "sequential" : "two_keys"},
                {"two_keys", keys},
                {"sequential", sequential},
@@ -207,6 +208,13 @@ Json check_drift(const Recipe& recipe, const DriftRequest& request, const Progre
   return report;
 }
 
+int drift_exit(const Json& report) {
+  constexpr int kInconclusive = 13;  // as of a retraining
+  const Json& decision = report["drift"]["decision"];
+  if (decision["alarm"] == Json(true)) return static_cast<int>(Exit::drift);
+  return decision["compared"] == Json(true) ? 0 : kInconclusive;
+}
+
 std::string drift_metrics(const Json& report) {
   const Json& drift = report["drift"];
   const OpenMetrics::Labels whose{{"recipe", report["name"].get<std::string>()}};
@@ -216,6 +224,8 @@ std::string drift_metrics(const Json& report) {
     metrics.sample(whose, value);
   };
   one("retort_drift_alarm", "1 when retraining is due.", drift["decision"]["alarm"] == Json(true));
+  one("retort_drift_slots_checked", "Slots that the check could compare; 0: it says nothing.",
+      static_cast<double>(drift["checked"].size()));
   one("retort_drift_checked_timestamp_seconds", "When the last check ended, seconds since 1970.",
       report["checked_at"].get<double>());
   one("retort_drift_average_run_length", "The e-detector alarms at this level.",

@@ -117,6 +117,10 @@ Json drift_view(const Json& report) {
 Json drift_title(const Json& report) {
   const Json& decision = value_at(report, "/drift/decision");
   const Json& reasons = list_at(decision, "/reasons");
+  if (!is_true(decision, "/alarm") && value_at(decision, "/compared") == Json(false))
+    return {{"status", "plain"},
+            {"status_text", "Nothing was compared"},
+            {"sentence", "This check says nothing about drift: the notes have the reasons."}};
   if (!is_true(decision, "/alarm"))
     return {{"status", "good"},
             {"status_text", "No drift"},

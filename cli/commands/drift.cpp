@@ -54,8 +54,13 @@ void print_check(const Json& report) {
   if (drift.contains("canaries"))
     fmt::print("canaries: mean KL {:.3g} nats, limit {:.3g}\n", drift["canaries"]["kl_mean"].get<double>(),
                drift["canaries"]["limit"].get<double>());
-  fmt::print("{} (rule: {})\n", drift["decision"]["alarm"] == Json(true) ? "DRIFT: retraining is due" : "no drift",
-             drift["decision"]["rule"].get<std::string>());
+  const Json& decision = drift["decision"];
+  if (decision["alarm"] != Json(true) && decision["compared"] != Json(true)) {
+    fmt::print("nothing was compared: this says nothing about drift\n");
+    return;
+  }
+  fmt::print("{} (rule: {})\n", decision["alarm"] == Json(true) ? "DRIFT: retraining is due" : "no drift",
+             decision["rule"].get<std::string>());
 }
 
 std::function<int()> setup(CLI::App& app) {
@@ -67,7 +72,10 @@ std::function<int()> setup(CLI::App& app) {
   CLI::App* nulls =
       app.add_subcommand("calibrate", "Measure what chance does to each signal, by resampling the baseline.");
   add_common(*nulls, *calibrated);
-  CLI::App* look = app.add_subcommand("check", "Compare fresh traffic with the baseline: exit 0, or 10 on drift.");
+  CLI::App* look =
+      app.add_subcommand("check",
+                         "Compare fresh traffic with the baseline: exit 0, 10 on drift, 13 when too few rows "
+                         "(or none that a detector takes) could be compared.");
   add_common(*look, *check);
   DriftRequest& request = check->request;
   look->add_option("--data", request.data, "a serving log, JSON Lines; default: drift.traffic");
@@ -96,7 +104,7 @@ std::function<int()> setup(CLI::App& app) {
       fmt::print("{}\n", report.dump(2));
     else
       print_check(report);
-    return static_cast<int>(report["drift"]["decision"]["alarm"] == Json(true) ? Exit::drift : Exit::done);
+    return drift_exit(report);
   };
 }
 

@@ -251,6 +251,21 @@ TEST_F(Drift, SlotsComeFromTheRowsTimes) {
   expect_refused(check(log_of(20, 15, 0, "2026-11-01") + log_of(21, 1, 0)), 65, {"traffic.jsonl:16", "no time"});
 }
 
+TEST_F(Drift, ACheckThatComparesNothingSaysSo) {
+  const auto few = check(log_of(20, 3, 0, "2026-11-01") + log_of(21, 4, 3, "2026-11-02"),
+                         {"--out", at("few").string(), "--metrics", at("few.prom").string()});
+  EXPECT_EQ(few.status, 13) << few.errors;
+  EXPECT_NE(few.output.find("nothing was compared"), std::string::npos) << few.output;
+  EXPECT_EQ(few.output.find("no drift"), std::string::npos) << few.output;
+  EXPECT_EQ(read_json(at("few/report.json"))["drift"]["decision"]["compared"], Json(false));
+  const std::string page = read_text(at("few/report.html"));
+  EXPECT_NE(page.find("Nothing was compared"), std::string::npos);
+  EXPECT_EQ(page.find("looks like the baseline"), std::string::npos);
+  const auto metrics = strict_metrics(read_text(at("few.prom")));
+  EXPECT_EQ(metrics.at("retort_drift_slots_checked{recipe=\"orders\"}"), 0);
+  EXPECT_EQ(metrics.at("retort_drift_alarm{recipe=\"orders\"}"), 0);
+}
+
 TEST_F(Drift, ADeploymentThatAnswersDifferentlyIsNamed) {
   const auto copy = at("other.gguf");
   const auto made = retort({"quantize", at("model.gguf").string(), "--out", copy.string(), "--type", "Q2_K"});

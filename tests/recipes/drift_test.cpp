@@ -50,5 +50,15 @@ TEST(DriftMetrics, AreTheGoldenOnes) {
   EXPECT_EQ(drift_metrics(read_json(golden / "drift_report.json")), read_text(golden / "drift_metrics.prom"));
 }
 
+TEST(DriftExit, NothingComparedIsNoAllClear) {
+  const auto of = [](bool alarm, bool compared) {
+    return drift_exit({{"drift", {{"decision", {{"alarm", alarm}, {"compared", compared}}}}}});
+  };
+  EXPECT_EQ(of(false, true), 0);
+  EXPECT_EQ(of(true, true), 10);
+  EXPECT_EQ(of(false, false), 13);
+  EXPECT_EQ(of(true, false), 10) << "the canaries alone";
+}
+
 }  // namespace
 }  // namespace retort
