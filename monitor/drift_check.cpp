@@ -44,18 +44,17 @@ Detection detect(const SignalProfile& baseline, const SignalProfile& slot, const
 }
 
 std::optional<Evidence> accuracy_evidence(const SignalProfile& baseline, const SignalProfile& slot) {
-  const double before = accuracy_lower_bound(baseline.numbers.mean(), static_cast<double>(baseline.rows));
+  const double before = accuracy_lower_bound(baseline.mean("accuracy"), static_cast<double>(baseline.rows));
   if (!(before > 0 && before < 1)) return std::nullopt;
-  const auto right = static_cast<int64_t>(std::llround(slot.numbers.mean() * static_cast<double>(slot.rows)));
-  return evidence_of_accuracy(right, slot.rows, before);
+  return evidence_of_accuracy(slot.numbers.above_zero(), slot.rows, before);
 }
 
 void describe(SignalCheck& check, const SignalProfile& baseline, const SignalProfile& slot) {
   if (baseline.numbers.count() == 0) return;
-  check.mean = slot.numbers.mean();
-  check.baseline_mean = baseline.numbers.mean();
-  check.baseline_low = baseline.numbers.quantile(0.05);
-  check.baseline_high = baseline.numbers.quantile(0.95);
+  check.mean = slot.mean(check.signal);
+  check.baseline_mean = baseline.mean(check.signal);
+  check.baseline_low = baseline.quantile(check.signal, 0.05);
+  check.baseline_high = baseline.quantile(check.signal, 0.95);
 }
 
 }  // namespace

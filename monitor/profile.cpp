@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/hash.h"
+#include "monitor/signal.h"
 
 namespace retort {
 namespace {
@@ -36,7 +37,22 @@ SignalProfile signal_from(const Json& json, const std::string& where) {
   return signal;
 }
 
+bool is_yes_no(const std::string& signal) {
+  const auto kind = signal_kinds().find(signal);
+  return kind != signal_kinds().end() && kind->second->yes_no;
+}
+
 }  // namespace
+
+double SignalProfile::mean(const std::string& signal) const {
+  if (!is_yes_no(signal) || rows == 0) return numbers.mean();
+  return static_cast<double>(numbers.above_zero()) / static_cast<double>(rows);
+}
+
+double SignalProfile::quantile(const std::string& signal, double q) const {
+  const double value = numbers.quantile(q);
+  return is_yes_no(signal) && value > 0 ? 1 : value;
+}
 
 Json ProfileIdentity::to_json() const {
   return {{"model", model},

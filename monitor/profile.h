@@ -27,6 +27,9 @@ struct SignalProfile {
   QuantileSketch numbers;
   std::vector<int64_t> counts;  ///< [TokenHash::kBuckets]
   FeatureMean features;
+  /// Of the numbers, and the q-th quantile: within 0.5 %, and exact for a signal that is 0 or 1.
+  double mean(const std::string& signal) const;
+  double quantile(const std::string& signal, double q) const;
 };
 
 /// What profiles must share to be merged or compared.

@@ -52,6 +52,11 @@ double QuantileSketch::mean() const {
   return count_ ? sum / static_cast<double>(count_) : 0;
 }
 
+int64_t QuantileSketch::above_zero() const {
+  const auto zeros = buckets_.find(kZero);
+  return count_ - (zeros == buckets_.end() ? 0 : zeros->second);
+}
+
 double QuantileSketch::quantile(double q) const {
   int64_t before = 0;
   for (const auto& [bucket, count] : buckets_) {

@@ -23,6 +23,8 @@ class QuantileSketch {
   void merge(const QuantileSketch& other);
 
   int64_t count() const { return count_; }
+  /// How many are above zero, exactly.
+  int64_t above_zero() const;
   /// Every value as its bucket's.
   Values values() const;
   double mean() const;

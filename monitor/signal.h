@@ -29,6 +29,7 @@ struct SignalKind {
   const char* summary;  ///< one line
   const char* unit;
   bool asks_model = false;  ///< reads log_p or state
+  bool yes_no = false;      ///< the number is 0 or 1
   /// A number from 0 on; nullopt: the row has no such figure.
   std::optional<double> (*number)(const SignalInput&) = nullptr;
   std::vector<int32_t> (*tokens)(const SignalInput&) = nullptr;

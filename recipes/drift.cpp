@@ -156,7 +156,7 @@ Json build_profile(const Recipe& recipe, const ProgressSink& progress) {
   Json signals = Json::object();
   for (const auto& [name, signal] : profile.signals) {
     signals[name] = {{"rows", signal.rows}};
-    if (signal.numbers.count() > 0) signals[name]["mean"] = signal.numbers.mean();
+    if (signal.numbers.count() > 0) signals[name]["mean"] = signal.mean(name);
   }
   return {{"path", setup.profile.string()},
           {"sha256", hash},

@@ -15,6 +15,7 @@ std::optional<double> number(const SignalInput& input) {
 extern const SignalKind signal_accuracy{
     .summary = "share of labelled answers that are the label, but for spaces around it",
     .unit = "share",
+    .yes_no = true,
     .number = number,
 };
 

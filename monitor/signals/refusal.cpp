@@ -15,6 +15,7 @@ std::optional<double> number(const SignalInput& input) {
 extern const SignalKind signal_refusal{
     .summary = "share of answers with a phrase of refusal (English)",
     .unit = "share",
+    .yes_no = true,
     .number = number,
 };
 

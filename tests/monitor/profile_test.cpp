@@ -243,6 +243,16 @@ TEST(DriftCheck, AFallInAccuracyIsEvidence) {
                   worse = check_slot(baseline, labelled(50, 32), options());
   EXPECT_LT(same.evidence[3], 1);
   EXPECT_GT(worse.evidence[3], 20);
+  // Of the rows that are right, to the row: the sketch's own value for 1 is half a percent less.
+  EXPECT_EQ(worse.checks[0].mean, 0.64);
+  EXPECT_EQ(worse.checks[0].baseline_mean, 0.9);
+  EXPECT_EQ(worse.checks[0].baseline_high, 1);
+  EXPECT_EQ(same.evidence, evidence_of_accuracy(45, 50, accuracy_lower_bound(0.9, 1000)));
+  const Profile all_right = labelled(500, 500), most = labelled(500, 450);
+  EXPECT_EQ(all_right.signals.at("accuracy").mean("accuracy"), 1);
+  EXPECT_EQ(check_slot(baseline, all_right, options()).checks[0].mean, 1);
+  EXPECT_EQ(check_slot(baseline, most, options()).evidence,
+            evidence_of_accuracy(450, 500, accuracy_lower_bound(0.9, 1000)));
 }
 
 TEST(Signals, AreTakenFromTheRow) {
