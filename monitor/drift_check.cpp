@@ -16,14 +16,6 @@ std::string name_of(const DetectorOptions& detector) {
   return detector.profile == "retort" ? detector.kind : detector.kind + "." + detector.profile;
 }
 
-/// Whether the detector takes what this signal's profile holds.
-bool takes(const DetectorOptions& options, const SignalProfile& signal) {
-  const DetectorKind& kind = detector_kind(options.kind);
-  if (signal.features.rows > 0) return kind.of_means;
-  if (!signal.counts.empty()) return kind.of_counts;
-  return kind.of_values;
-}
-
 Detection detect(const SignalProfile& baseline, const SignalProfile& slot, const DetectorOptions& options) {
   if (baseline.features.rows > 0) return compare(baseline.features, slot.features, options);
   if (baseline.counts.empty()) return compare(baseline.numbers.values(), slot.numbers.values(), options);
@@ -83,7 +75,7 @@ SlotCheck check_slot(const Profile& baseline, const Profile& slot, const DriftOp
       continue;
     }
     for (DetectorOptions detector : detectors_of(options)) {
-      if (!takes(detector, usual)) continue;
+      if (!takes(detector, *signal_kinds().at(name))) continue;
       const auto null = baseline.nulls.find(name + "/" + name_of(detector));
       SignalCheck check;
       check.signal = name;
@@ -188,7 +180,7 @@ void calibrate(Profile& profile, std::span<const RowMeasure> rows, const DriftOp
       return std::move(drawn.signals[name]);
     };
     for (DetectorOptions detector : detectors) {
-      const bool wanted = takes(detector, signal);
+      const bool wanted = takes(detector, *signal_kinds().at(name));
       detector.p_value = false;
       for (int64_t size : calibration.sizes) {
         if (wanted) {

@@ -1,5 +1,8 @@
 #include "monitor/drift_options.h"
 
+#include <algorithm>
+
+#include "core/error.h"
 #include "monitor/signal.h"
 #include "monitor/slot.h"
 
@@ -31,6 +34,44 @@ const Schema<CanaryOptions>& schema_of(CanaryOptions*) {
   return schema;
 }
 
+bool takes(const DetectorOptions& detector, const SignalKind& signal) {
+  const DetectorKind& kind = detector_kind(detector.kind);
+  if (signal.number) return kind.of_values != nullptr;
+  if (signal.tokens) return kind.of_counts != nullptr;
+  return kind.of_means != nullptr && detector.profile == "retort";  // others' rules are of rows
+}
+
+/// The watched signals that the detector takes.
+static std::vector<std::string> taken_signals(const DriftOptions& options, const DetectorOptions& detector) {
+  std::vector<std::string> taken;
+  for (const auto& [name, kind] : signal_kinds()) {
+    const auto& names = options.signals;
+    const bool watched = names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+    if (watched && takes(detector, *kind)) taken.push_back(name);
+  }
+  return taken;
+}
+
+/// A detector that is given nothing would be silent for ever.
+static void require_signals(const DriftOptions& options, const Yaml& node) {
+  for (const DetectorOptions& detector : options.detectors) {
+    if (!taken_signals(options, detector).empty()) continue;
+    std::vector<std::string> useful;
+    for (const auto& [name, kind] : detector_kinds()) {
+      DetectorOptions other;
+      other.kind = name;
+      if (!taken_signals(options, other).empty()) useful.push_back(name);
+    }
+    node["detectors"].refuse(
+        fmt::format("{}{} takes none of the signals ({}): a profile keeps numbers, counts of tokens and a mean of "
+                    "vectors' features, "
+                    "no rows; these do: {}",
+                    detector.kind, detector.profile == "retort" ? "" : " with profile " + detector.profile,
+                    options.signals.empty() ? "all" : fmt::format("{}", fmt::join(options.signals, ", ")),
+                    fmt::join(useful, ", ")));
+  }
+}
+
 const Schema<DriftOptions>& schema_of(DriftOptions*) {
   using O = DriftOptions;
   static const auto schema = [] {
@@ -54,9 +95,10 @@ const Schema<DriftOptions>& schema_of(DriftOptions*) {
         .field("min_rows", &O::min_rows, "a slot with fewer says nothing", {.minimum = 2})
         .field("max_tokens", &O::max_tokens, "of each row; the rest is not read", {.minimum = 8, .maximum = 1 << 20})
         .field("signals", &O::signals, "what is measured; empty: everything that the rows have", {.one_of = signals})
-        .field(
-            "detectors", &O::detectors,
-            "how a slot is compared with the baseline; each takes the signals it can. Empty: ks, jensen_shannon, mmd")
+        .field("detectors", &O::detectors,
+               "how a slot is compared with the baseline; each takes the signals it can, and takes one at least "
+               "(docs/drift.md). "
+               "Empty: ks, jensen_shannon, mmd")
         .field("calibration", &O::calibration, "the null distributions")
         .field("canaries", &O::canaries, "texts that tell a changed deployment")
         .field("alpha", &O::alpha, "false-discovery rate of one check",
@@ -67,7 +109,8 @@ const Schema<DriftOptions>& schema_of(DriftOptions*) {
         .rule([](const O& o, const Yaml& node) {
           if (o.baseline.empty() == o.baseline_log.empty())
             node.refuse("give the usual rows: either baseline (data sets) or baseline_log (a serving log)");
-        });
+        })
+        .rule(require_signals);
   }();
   return schema;
 }

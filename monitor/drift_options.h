@@ -8,6 +8,7 @@
 #include "core/schema.h"
 #include "data/dataset.h"
 #include "monitor/detector.h"
+#include "monitor/signal.h"
 
 namespace retort {
 
@@ -45,5 +46,8 @@ struct DriftOptions {
   std::string state;
 };
 const Schema<DriftOptions>& schema_of(DriftOptions*);
+
+/// Whether the detector can be given what a profile keeps of the signal.
+bool takes(const DetectorOptions& detector, const SignalKind& signal);
 
 }  // namespace retort

@@ -155,8 +155,10 @@ Profile Profile::from_json(const Json& json, const std::string& where) {
   profile.rows = json_get<int64_t>(json, "rows", where);
   const Json signals = json_get<Json>(json, "signals", where);
   if (!signals.is_object()) fail(Exit::bad_input, "{}: signals is {}, an object is needed", where, signals.type_name());
-  for (const auto& [name, signal] : signals.items())
+  for (const auto& [name, signal] : signals.items()) {
+    if (!signal_kinds().contains(name)) fail(Exit::bad_input, "{}: there is no signal {}", where, name);
     profile.signals[name] = signal_from(signal, fmt::format("{}: signals.{}", where, name));
+  }
   if (json.contains("canaries")) profile.canaries = Canaries::from_json(json["canaries"], where + ": canaries");
   if (json.contains("nulls")) {
     profile.block = json_get<int64_t>(json, "block", where);

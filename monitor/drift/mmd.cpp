@@ -171,7 +171,10 @@ static Detection of_vectors(const Vectors& reference, const Vectors& current, co
   return detection;
 }
 
-static Detection of_means(const FeatureMean& reference, const FeatureMean& current, const DetectorOptions&) {
+static Detection of_means(const FeatureMean& reference, const FeatureMean& current, const DetectorOptions& options) {
+  // The others' bandwidths are of rows, and their limits of such a statistic.
+  if (options.profile != "retort")
+    fail(Exit::usage, "mmd of a profile's means has no profile {}; it needs rows, leave the key out", options.profile);
   require_two(reference.rows, current.rows);
   FeatureMean both = reference;
   both.merge(current);

@@ -8,6 +8,7 @@
 #include "core/yaml.h"
 #include "monitor/binning.h"
 #include "monitor/detector.h"
+#include "monitor/drift_options.h"
 
 namespace retort {
 namespace {
@@ -222,6 +223,32 @@ TEST(DetectorInput, RecipesNameProfilesAndLimits) {
   expect_error(Exit::usage, "evidently",
                [] { from_yaml<DetectorOptions>(Yaml::parse("{kind: psi, profile: x}", "r")); });
   expect_error(Exit::usage, "psi", [] { from_yaml<DetectorOptions>(Yaml::parse("{kind: psy}", "r")); });
+}
+
+TEST(DetectorInput, MeansHaveNoPeersProfile) {
+  FeatureMean a;
+  a.rows = 30;
+  a.gamma = 1;
+  a.dimensions = 2;
+  a.sum = std::vector<double>(8, 3);
+  EXPECT_EQ(compare(a, a, with("mmd")).limit, detector_kind("mmd").limit);
+  for (const char* profile : {"evidently", "frouros"})
+    expect_error(Exit::usage, profile, [&] { compare(a, a, with("mmd", profile)); });
+}
+
+TEST(DetectorInput, ARecipesDetectorsTakeASignalThatIsWatched) {
+  const auto read = [](const std::string& keys) {
+    return from_yaml<DriftOptions>(Yaml::parse("baseline_log: log.jsonl\n" + keys, "drift.yaml"));
+  };
+  for (const char* detector : {"domain_classifier", "mmd, profile: evidently", "mmd, profile: frouros"})
+    expect_error(Exit::usage,
+                 "takes none of the signals (all): a profile keeps numbers, counts of tokens and a mean of "
+                 "vectors' features, no rows; these do: chi_square, energy, jensen_shannon, ks, mmd, psi, wasserstein",
+                 [&] { read(fmt::format("detectors: [{{kind: ks}}, {{kind: {}}}]", detector)); });
+  expect_error(Exit::usage, "ks takes none of the signals (embedding)",
+               [&] { read("signals: [embedding]\ndetectors: [{kind: ks}]"); });
+  EXPECT_EQ(read("signals: [embedding]\ndetectors: [{kind: mmd}]").detectors.size(), 1u);
+  EXPECT_EQ(read("detectors: [{kind: psi, profile: evidently}, {kind: chi_square}]").detectors.size(), 2u);
 }
 
 }  // namespace

@@ -137,6 +137,7 @@ TEST(Profile, EditedOrDamagedFilesAreRefused) {
   };
   with([](Json& p) { p["schema"] = 2; });
   with([](Json& p) { p["signals"] = 5; });
+  with([](Json& p) { p["signals"]["mood"] = p["signals"]["bits_per_byte"]; });
   with([](Json& p) { p["signals"]["bits_per_byte"]["rows"] = 49; });
   with([](Json& p) { p["signals"]["bits_per_byte"]["numbers"]["buckets"][0][1] = -1; });
   with([](Json& p) { p["signals"]["bits_per_byte"]["numbers"]["buckets"][0][0] = 1e9; });
