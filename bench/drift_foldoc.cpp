@@ -94,8 +94,8 @@ void stream(const std::vector<RowMeasure>& usual, const std::vector<RowMeasure>&
   for (size_t i = 0; i < baseline_rows; ++i) baseline.add(usual[order[i]]);
   baseline.nulls = calibrated.nulls;
   SequentialAlarm alarm({.average_run_length = options.average_run_length, .baseline = ""});
-  bool sounded = false;
-  for (size_t slot = 0; slot < kSlots && !sounded; ++slot) {
+  bool sounded = false;  // the two keys are counted to the end: slots up to an alarm are not like the others
+  for (size_t slot = 0; slot < kSlots; ++slot) {
     std::vector<const RowMeasure*> rows;
     for (size_t i = 0; i < kRows; ++i) {
       const bool strange = slot >= kQuiet && rng.uniform() < share;
@@ -105,8 +105,8 @@ void stream(const std::vector<RowMeasure>& usual, const std::vector<RowMeasure>&
     const SlotCheck result = check(baseline, rows, options);
     (slot < kQuiet ? tally.quiet_slots : tally.mixed_slots)++;
     (slot < kQuiet ? tally.quiet_keys : tally.mixed_keys) += result.two_keys();
-    sounded = alarm.step(static_cast<int64_t>(slot), result.evidence).alarm;
-    if (!sounded) continue;
+    if (!alarm.step(static_cast<int64_t>(slot), result.evidence).alarm || sounded) continue;
+    sounded = true;
     if (slot < kQuiet) {
       ++tally.early;
     } else {
@@ -148,13 +148,13 @@ void run(const std::string& path) {
   const std::vector<TrafficRow> baseline = baseline_rows(setup), all = baseline_rows(more),
                                 later = traffic_of(setup.options.traffic, "key"),
                                 jargon = traffic_of({jargon_file()}, "file");
+  if (all.size() < baseline.size() + kSlots * kRows)
+    fail(Exit::bad_input, "{} rows to 1997 are too few for {} slots of {} beside the baseline", all.size(), kSlots,
+         kRows);
   const auto usual = measured(measurer, baseline, "baseline", progress),
              usual_and_more = measured(measurer, all, "to 1997", progress),
              fresh = measured(measurer, later, "later", progress),
              other = measured(measurer, jargon, "Jargon File", progress);
-  if (all.size() < baseline.size() + kSlots * kRows)
-    fail(Exit::bad_input, "{} rows to 1997 are too few for {} slots of {} beside the baseline", all.size(), kSlots,
-         kRows);
   Profile profile = profile_of(measurer, setup, usual);
   DriftOptions options = setup.options;
   calibrate(profile, usual, options);
