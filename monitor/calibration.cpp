@@ -66,8 +66,9 @@ BlockSplit split_blocks(size_t rows, size_t current, int64_t block, uint64_t see
   return split;
 }
 
-NullTable calibrate_null(size_t rows, size_t reference_rows, size_t current_rows, double order,
-                         const RowStatistic& statistic, const Resampling& resampling) {
+std::vector<NullTable> calibrate_nulls(size_t rows, size_t reference_rows, size_t current_rows,
+                                       std::span<const double> orders, const RowStatistics& statistics,
+                                       const Resampling& resampling) {
   if (reference_rows == 0 || current_rows == 0 || resampling.resamples < 20) {
     fail(Exit::bad_input,
          "a null of {} against {} rows from {} resamples: both need a row, and 20 resamples are the least",
@@ -78,26 +79,41 @@ NullTable calibrate_null(size_t rows, size_t reference_rows, size_t current_rows
   // at most half of the rows stand for the traffic, and the statistic is brought to the sizes that are asked for.
   const size_t drawn = std::min(current_rows, rows / 2), left = std::min(reference_rows, rows - drawn);
   const auto inverse = [](size_t a, size_t b) { return 1 / static_cast<double>(a) + 1 / static_cast<double>(b); };
-  const double scale = std::pow(inverse(reference_rows, current_rows) / inverse(left, drawn), order);
-  std::vector<double> sorted;
+  const double scale = inverse(reference_rows, current_rows) / inverse(left, drawn);
+  std::vector<std::vector<double>> all(orders.size());
   for (int64_t r = 0; r < resampling.resamples; ++r) {
     BlockSplit split = split_blocks(rows, drawn, resampling.block, static_cast<uint64_t>(resampling.seed),
                                     static_cast<uint64_t>(r + 1));
     split.reference.resize(left);
-    sorted.push_back(scale * statistic(split.reference, split.current));
-    if (!std::isfinite(sorted.back())) fail(Exit::bad_input, "a statistic of {} in a resample", sorted.back());
+    const std::vector<double> drawn_statistics = statistics(split.reference, split.current);
+    for (size_t s = 0; s < all.size(); ++s) {
+      all[s].push_back(std::pow(scale, orders[s]) * drawn_statistics.at(s));
+      if (!std::isfinite(all[s].back())) fail(Exit::bad_input, "a statistic of {} in a resample", all[s].back());
+    }
   }
-  std::sort(sorted.begin(), sorted.end());
-  NullTable table{.reference = static_cast<int64_t>(reference_rows),
-                  .current = static_cast<int64_t>(current_rows),
-                  .resamples = resampling.resamples,
-                  .block = resampling.block,
-                  .order = order,
-                  .lower = {},
-                  .upper = {}};
-  for (size_t i = 0; i <= 18; ++i) table.lower.push_back(sorted[i * sorted.size() / 20]);
-  table.upper.assign(sorted.end() - static_cast<std::ptrdiff_t>(sorted.size() / 10), sorted.end());
-  return table;
+  std::vector<NullTable> tables;
+  for (size_t s = 0; s < all.size(); ++s) {
+    std::vector<double>& sorted = all[s];
+    std::sort(sorted.begin(), sorted.end());
+    NullTable& table = tables.emplace_back(NullTable{.reference = static_cast<int64_t>(reference_rows),
+                                                     .current = static_cast<int64_t>(current_rows),
+                                                     .resamples = resampling.resamples,
+                                                     .block = resampling.block,
+                                                     .order = orders[s],
+                                                     .lower = {},
+                                                     .upper = {}});
+    for (size_t i = 0; i <= 18; ++i) table.lower.push_back(sorted[i * sorted.size() / 20]);
+    table.upper.assign(sorted.end() - static_cast<std::ptrdiff_t>(sorted.size() / 10), sorted.end());
+  }
+  return tables;
+}
+
+NullTable calibrate_null(size_t rows, size_t reference_rows, size_t current_rows, double order,
+                         const RowStatistic& statistic, const Resampling& resampling) {
+  const RowStatistics alone = [&](std::span<const size_t> reference, std::span<const size_t> current) {
+    return std::vector<double>{statistic(reference, current)};
+  };
+  return calibrate_nulls(rows, reference_rows, current_rows, std::span(&order, 1), alone, resampling).front();
 }
 
 /// What a statistic at `current_rows` is multiplied with to be one at the table's size.

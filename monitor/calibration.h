@@ -54,8 +54,17 @@ struct NullTable {
   static NullTable from_json(const Json& json, const std::string& where);
 };
 
-/// Splits `rows` by blocks again and again and takes the statistic of each pair, brought to `reference_rows` and
-/// `current_rows` by (1/n + 1/m)^order.
+/// Several statistics of the same pair.
+using RowStatistics =
+    std::function<std::vector<double>(std::span<const size_t> reference, std::span<const size_t> current)>;
+
+/// Splits `rows` by blocks again and again and takes the statistics of each pair, each brought to `reference_rows` and
+/// `current_rows` by (1/n + 1/m) to its order. One table an order. Error(bad_input) for fewer than two rows or 20
+/// resamples, and for a statistic that is not finite.
+std::vector<NullTable> calibrate_nulls(size_t rows, size_t reference_rows, size_t current_rows,
+                                       std::span<const double> orders, const RowStatistics& statistics,
+                                       const Resampling& resampling);
+/// Of one statistic.
 NullTable calibrate_null(size_t rows, size_t reference_rows, size_t current_rows, double order,
                          const RowStatistic& statistic, const Resampling& resampling);
 

@@ -66,7 +66,7 @@ SlotCheck check_slot(const Profile& baseline, const Profile& slot, const DriftOp
   slot.identity.require_same(baseline.identity, "the slot");
   SlotCheck result;
   result.rows = slot.rows;
-  std::vector<Evidence> evidence;
+  std::vector<Evidence> evidence;  // of each signal
   for (const auto& [name, usual] : baseline.signals) {
     const auto fresh = slot.signals.find(name);
     if (fresh == slot.signals.end() || fresh->second.rows < options.min_rows) {
@@ -74,6 +74,7 @@ SlotCheck check_slot(const Profile& baseline, const Profile& slot, const DriftOp
                                            fresh == slot.signals.end() ? 0 : fresh->second.rows, options.min_rows));
       continue;
     }
+    std::vector<Evidence> of_signal;
     for (DetectorOptions detector : detectors_of(options)) {
       if (!takes(detector, *signal_kinds().at(name))) continue;
       const auto null = baseline.nulls.find(name + "/" + name_of(detector));
@@ -99,9 +100,11 @@ SlotCheck check_slot(const Profile& baseline, const Profile& slot, const DriftOp
       }
       describe(check, usual, fresh->second);
       const auto accuracy = name == "accuracy" ? accuracy_evidence(usual, fresh->second) : std::nullopt;
-      evidence.push_back(accuracy ? *accuracy : evidence_of_p_value(check.detection.p_value));
+      of_signal.push_back(accuracy ? *accuracy : evidence_of_p_value(check.detection.p_value));
       result.checks.push_back(std::move(check));
     }
+    // A signal speaks once, through however many detectors. A mean of e-values is one.
+    if (!of_signal.empty()) evidence.push_back(merge_evidence(of_signal));
   }
   if (result.checks.empty()) return result;
   std::vector<Detection> detections;
@@ -139,8 +142,17 @@ Json SlotCheck::to_json() const {
   return {{"rows", rows}, {"two_keys", two_keys()}, {"signals", signals}, {"skipped", skipped}};
 }
 
-void calibrate(Profile& profile, std::span<const RowMeasure> rows, const DriftOptions& options,
-               const std::function<void(size_t, size_t)>& progress) {
+/// Of one signal, what its measures keep; empty for a row without it.
+static RowMeasure only(const RowMeasure& row, const std::string& name) {
+  RowMeasure one;
+  if (const auto it = row.numbers.find(name); it != row.numbers.end()) one.numbers.insert(*it);
+  if (const auto it = row.counts.find(name); it != row.counts.end()) one.counts.insert(*it);
+  if (const auto it = row.features.find(name); it != row.features.end()) one.features.insert(*it);
+  return one;
+}
+
+std::vector<std::string> calibrate(Profile& profile, std::span<const RowMeasure> rows, const DriftOptions& options,
+                                   const std::function<void(size_t, size_t)>& progress) {
   if (static_cast<int64_t>(rows.size()) != profile.rows)
     fail(Exit::bad_input,
          "the baseline has {} rows, the profile was made of {}: build it again with `retort drift "
@@ -157,44 +169,55 @@ void calibrate(Profile& profile, std::span<const RowMeasure> rows, const DriftOp
     for (const auto& [name, values] : series) profile.block = std::max(profile.block, block_length(values));
     profile.block = std::max<int64_t>(profile.block, 1);
   }
-  const std::vector<DetectorOptions> detectors = detectors_of(options);
-  const size_t all = profile.signals.size() * detectors.size() * calibration.sizes.size();
+  std::vector<std::string> skipped;
+  const size_t all = profile.signals.size() * calibration.sizes.size();
   size_t done = 0;
   for (const auto& [name, signal] : profile.signals) {
     // The rows that have this signal, alone, so that a sample is a profile of few parts.
     std::vector<RowMeasure> having;
     for (const RowMeasure& row : rows) {
-      RowMeasure one;
-      if (const auto it = row.numbers.find(name); it != row.numbers.end()) one.numbers.insert(*it);
-      if (const auto it = row.counts.find(name); it != row.counts.end()) one.counts.insert(*it);
-      if (const auto it = row.features.find(name); it != row.features.end()) one.features.insert(*it);
+      RowMeasure one = only(row, name);
       if (!one.numbers.empty() || !one.counts.empty() || !one.features.empty()) having.push_back(std::move(one));
     }
     if (static_cast<int64_t>(having.size()) != signal.rows)
       fail(Exit::bad_input, "{}: {} rows of the baseline have it, {} of the profile's: build it again", name,
            having.size(), signal.rows);
+    std::vector<DetectorOptions> detectors;
+    std::vector<double> orders;
+    for (DetectorOptions detector : detectors_of(options)) {
+      if (!takes(detector, *signal_kinds().at(name))) continue;
+      detector.p_value = false;
+      detectors.push_back(detector);
+      orders.push_back(detector_kind(detector.kind).order);
+    }
+    if (having.size() < 2 && !detectors.empty()) {
+      skipped.push_back(fmt::format("{}: one row of the baseline has it, two are needed", name));
+      detectors.clear();
+    }
     auto sample = [&](std::span<const size_t> indices) {
       Profile drawn;
       drawn.identity = profile.identity;
       for (size_t i : indices) drawn.add(having[i]);
       return std::move(drawn.signals[name]);
     };
-    for (DetectorOptions detector : detectors) {
-      const bool wanted = takes(detector, *signal_kinds().at(name));
-      detector.p_value = false;
-      for (int64_t size : calibration.sizes) {
-        if (wanted) {
-          profile.nulls[name + "/" + name_of(detector)].push_back(calibrate_null(
-              having.size(), having.size(), static_cast<size_t>(size), detector_kind(detector.kind).order,
-              [&](std::span<const size_t> reference, std::span<const size_t> current) {
-                return detect(sample(reference), sample(current), detector).statistic;
-              },
-              {calibration.resamples, profile.block, calibration.seed}));
-        }
-        if (progress) progress(++done, all);
+    // Every detector looks at the same draws: making a sample costs more than comparing two.
+    const RowStatistics statistics = [&](std::span<const size_t> reference, std::span<const size_t> current) {
+      const SignalProfile a = sample(reference), b = sample(current);
+      std::vector<double> values;
+      for (const DetectorOptions& detector : detectors) values.push_back(detect(a, b, detector).statistic);
+      return values;
+    };
+    for (int64_t size : calibration.sizes) {
+      if (!detectors.empty()) {
+        const auto tables = calibrate_nulls(having.size(), having.size(), static_cast<size_t>(size), orders, statistics,
+                                            {calibration.resamples, profile.block, calibration.seed});
+        for (size_t d = 0; d < detectors.size(); ++d)
+          profile.nulls[name + "/" + name_of(detectors[d])].push_back(tables[d]);
       }
+      if (progress) progress(++done, all);
     }
   }
+  return skipped;
 }
 
 }  // namespace retort

@@ -39,8 +39,9 @@ std::vector<DetectorOptions> detectors_of(const DriftOptions& options);
 /// Error(bad_input) when the profiles do not belong together.
 SlotCheck check_slot(const Profile& baseline, const Profile& slot, const DriftOptions& options);
 
-/// Fills profile.nulls from the baseline's rows in their order. Error(bad_input) when they are not the profile's.
-void calibrate(Profile& profile, std::span<const RowMeasure> rows, const DriftOptions& options,
-               const std::function<void(size_t done, size_t all)>& progress = {});
+/// Fills profile.nulls from the baseline's rows in their order. Returns what could not be calibrated, and why.
+/// Error(bad_input) when they are not the profile's.
+std::vector<std::string> calibrate(Profile& profile, std::span<const RowMeasure> rows, const DriftOptions& options,
+                                   const std::function<void(size_t done, size_t all)>& progress = {});
 
 }  // namespace retort

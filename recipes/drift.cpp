@@ -183,7 +183,7 @@ Json calibrate_profile(const Recipe& recipe, const ProgressSink& progress) {
   const Stopwatch watch;
   Progress shown(progress);
   bool started = false;
-  calibrate(profile, measures, setup.options, [&](size_t done, size_t all) {
+  const std::vector<std::string> skipped = calibrate(profile, measures, setup.options, [&](size_t done, size_t all) {
     if (!started) shown.start("calibrate", all);
     started = true;
     shown.update(done);
@@ -199,6 +199,7 @@ Json calibrate_profile(const Recipe& recipe, const ProgressSink& progress) {
           {"resamples", setup.options.calibration.resamples},
           {"sizes", setup.options.calibration.sizes},
           {"nulls", nulls},
+          {"skipped", skipped},
           {"seconds", watch.seconds()}};
 }
 

@@ -49,7 +49,7 @@ Profile profile_of(Measurer& measurer, const DriftSetup& setup, std::span<const 
 /// Writes the profile; returns {"path", "sha256", "bytes", "rows", "signals"}.
 Json build_profile(const Recipe& recipe, const ProgressSink& progress);
 /// Adds the nulls to the profile; returns {"path", "sha256", "bytes", "block", "resamples", "sizes", "nulls",
-/// "seconds"}.
+/// "skipped", "seconds"}.
 Json calibrate_profile(const Recipe& recipe, const ProgressSink& progress);
 
 struct DriftRequest {

@@ -32,6 +32,7 @@ void print_profile(const Json& result) {
     fmt::print("null distributions of {} in blocks of {} rows, {} resamples, in {:.0f} s\n",
                fmt::join(result["nulls"].get<std::vector<std::string>>(), ", "), result["block"].get<int64_t>(),
                result["resamples"].get<int64_t>(), result["seconds"].get<double>());
+    for (const Json& note : result["skipped"]) fmt::print("{}\n", note.get<std::string>());
     return;
   }
   fmt::print("\n{:<20} {:>8} {:>12}\n", "signal", "rows", "mean");

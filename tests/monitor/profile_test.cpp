@@ -228,6 +228,47 @@ TEST(DriftCheck, SignalsThatTheSlotLacksAreSkippedWithTheReason) {
                           [](const std::string& text) { return text.starts_with("refusal: 0 rows"); }));
 }
 
+TEST(DriftCheck, ASignalSpeaksOnceThroughHoweverManyDetectors) {
+  const auto usual = rows(1, 600);
+  auto with = [&](const std::vector<std::string>& kinds) {
+    DriftOptions chosen = options();
+    for (const std::string& kind : kinds) chosen.detectors.emplace_back().kind = kind;
+    Profile baseline = build(usual);
+    calibrate(baseline, usual, chosen);
+    return check_slot(baseline, build(rows(9, 50, 0.02)), chosen);
+  };
+  const SlotCheck twice = with({"ks", "jensen_shannon", "mmd"});
+  std::map<std::string, std::vector<Evidence>> of_signal;
+  for (const SignalCheck& check : twice.checks)
+    of_signal[check.signal].push_back(evidence_of_p_value(check.detection.p_value));
+  ASSERT_EQ(of_signal.at("bits_per_byte").size(), 2u);
+  ASSERT_EQ(of_signal.at("embedding").size(), 1u);
+  std::vector<Evidence> signals;
+  for (const auto& [name, evidence] : of_signal) signals.push_back(merge_evidence(evidence));
+  EXPECT_EQ(twice.evidence, merge_evidence(signals));
+  // A detector's null does not depend on which others share its draws.
+  const SlotCheck alone = with({"jensen_shannon"});
+  for (const SignalCheck& check : alone.checks) {
+    const auto same = std::find_if(twice.checks.begin(), twice.checks.end(), [&](const SignalCheck& one) {
+      return one.signal == check.signal && one.detection.name == check.detection.name;
+    });
+    ASSERT_NE(same, twice.checks.end());
+    EXPECT_EQ(same->detection.p_value, check.detection.p_value) << check.signal;
+  }
+}
+
+TEST(DriftCheck, ASignalOfOneRowIsLeftOutOfTheCalibration) {
+  auto usual = rows(1, 100);
+  for (RowMeasure& row : usual) row.numbers.erase("refusal");
+  usual[7].numbers["refusal"] = 1;
+  Profile baseline = build(usual);
+  const auto skipped = calibrate(baseline, usual, options());
+  ASSERT_EQ(skipped.size(), 1u);
+  EXPECT_TRUE(skipped[0].starts_with("refusal: one row")) << skipped[0];
+  EXPECT_FALSE(baseline.nulls.contains("refusal/ks"));
+  EXPECT_TRUE(baseline.nulls.contains("bits_per_byte/ks"));
+}
+
 TEST(DriftCheck, CalibrationWantsTheProfilesRows) {
   Profile baseline = build(rows(1, 100));
   expect_error(Exit::bad_input, {"100", "99"}, [&] { calibrate(baseline, rows(1, 99), options()); });
