@@ -1,22 +1,16 @@
 #include "monitor/measure.h"
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
 #include <llama.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cmath>
-#include <cstring>
-#include <fstream>
-#include <unordered_map>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/hash.h"
-#include "core/json.h"
 #include "core/schema.h"
 #include "monitor/canary.h"
+#include "monitor/measure_cache.h"
 #include "monitor/targets.h"
 
 namespace retort {
@@ -40,32 +34,6 @@ std::map<std::string, const SignalKind*> chosen_signals(const std::vector<std::s
   return chosen;
 }
 
-Json to_json(const RowMeasure& measure) {
-  Json counts = Json::object();
-  for (const auto& [name, entries] : measure.counts) {
-    counts[name] = Json::array();
-    for (const auto& [bucket, count] : entries) counts[name].push_back({bucket, count});
-  }
-  return {{"numbers", measure.numbers}, {"counts", counts}, {"features", measure.features}};
-}
-
-RowMeasure measure_from(const Json& json) {
-  RowMeasure measure;
-  measure.numbers = json.at("numbers").get<std::map<std::string, double>>();
-  for (const auto& [name, entries] : json.at("counts").items()) {
-    for (const Json& entry : entries) {
-      const auto bucket = entry.at(0).get<int32_t>();
-      if (bucket < 0 || bucket >= TokenHash::kBuckets) fail(Exit::bad_input, "bucket {}", bucket);
-      measure.counts[name].emplace_back(bucket, entry.at(1).get<int64_t>());
-    }
-  }
-  measure.features = json.at("features").get<std::map<std::string, std::vector<int32_t>>>();
-  for (const auto& [name, values] : measure.features) {
-    if (values.size() != 2 * kFrequencies) fail(Exit::bad_input, "{} features", values.size());
-  }
-  return measure;
-}
-
 }  // namespace
 
 std::string keyed_hash(const std::string& key, const std::string& text, size_t bytes) {
@@ -75,59 +43,6 @@ std::string keyed_hash(const std::string& key, const std::string& text, size_t b
 }
 
 std::string key_id(const std::string& key) { return keyed_hash(key, "which key", 8); }
-
-/// A file of JSON lines that grows: {"row": keyed hash, …}. A line that cannot be read is as if it were not there, so
-/// that a broken write costs one row's measuring and no more.
-struct Measurer::Cache {
-  Cache(const std::string& identity, const std::string& key)
-      : path(cache_folder() / "drift" / (identity + ".jsonl")), key(key) {
-    std::ifstream file(path);
-    for (std::string line; std::getline(file, line);) {
-      try {
-        const Json json = Json::parse(line);
-        rows[json.at("row").get<std::string>()] = measure_from(json);
-      } catch (const std::exception&) {
-        continue;
-      }
-    }
-  }
-
-  std::string row_key(const TrafficRow& row) const {
-    auto field = [](const std::optional<std::string>& text) {
-      return text ? fmt::format("{}:{}", text->size(), *text) : std::string("-");
-    };
-    return keyed_hash(key, fmt::format("row {} {} {}", field(row.text), field(row.answer), field(row.label)));
-  }
-
-  void keep(const std::vector<std::string>& keys) {
-    // Begins a new line, in case the last one was broken off.
-    std::string lines = "\n";
-    for (const std::string& row : keys) {
-      Json json = to_json(rows.at(row));
-      json["row"] = row;
-      lines += json.dump() + "\n";
-    }
-    std::filesystem::create_directories(path.parent_path());
-    const FileLock lock(path.string() + ".lock");
-    const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (file < 0) fail(Exit::io, "{}: cannot be written: {}", path.string(), std::strerror(errno));
-    for (size_t done = 0; done < lines.size();) {
-      const ssize_t n = write(file, lines.data() + done, lines.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) {
-        const int error = errno;
-        close(file);
-        fail(Exit::io, "{}: cannot be written: {}", path.string(), std::strerror(error));
-      }
-      done += static_cast<size_t>(n);
-    }
-    close(file);
-  }
-
-  std::filesystem::path path;
-  std::string key;
-  std::unordered_map<std::string, RowMeasure> rows;
-};
 
 Measurer::Measurer(std::filesystem::path model, MeasureOptions options)
     : path_(std::move(model)),
@@ -194,7 +109,8 @@ std::vector<RowMeasure> Measurer::measure(std::span<const TrafficRow> rows,
     std::string settings =
         fmt::format("1 {} {} {} {} {}", model_sha256_, options_.max_tokens, gamma(), kFrequencies, TokenHash::kBuckets);
     for (const auto& [name, kind] : signals_) settings += " " + name;
-    cache_ = std::make_unique<Cache>(keyed_hash(options_.key, settings), options_.key);
+    cache_ = std::make_unique<MeasureCache>(cache_folder() / "drift" / (keyed_hash(options_.key, settings) + ".rows"),
+                                            options_.key);
   }
   std::vector<RowMeasure> measures(rows.size());
   std::vector<size_t> open;
@@ -202,8 +118,8 @@ std::vector<RowMeasure> Measurer::measure(std::span<const TrafficRow> rows,
   for (size_t i = 0; i < rows.size(); ++i) {
     if (cache_) {
       keys[i] = cache_->row_key(rows[i]);
-      if (const auto known = cache_->rows.find(keys[i]); known != cache_->rows.end()) {
-        measures[i] = known->second;
+      if (auto known = cache_->find(keys[i])) {
+        measures[i] = std::move(*known);
         continue;
       }
     }
@@ -222,14 +138,10 @@ std::vector<RowMeasure> Measurer::measure(std::span<const TrafficRow> rows,
       const auto most = static_cast<size_t>(options_.max_tokens);
       if (documents.back().size() > most) documents.back().resize(most);
     }
-    std::vector<std::string> fresh;
     auto take = [&](size_t d, int64_t bytes, double log_p, std::span<const float> state) {
       const size_t i = open[first + d];
       measures[i] = measured({rows[i], *tokenizer_, documents[d], bytes, log_p, state});
-      if (cache_) {
-        cache_->rows[keys[i]] = measures[i];
-        fresh.push_back(keys[i]);
-      }
+      if (cache_) cache_->add(keys[i], measures[i]);
       if (progress) progress(++done, rows.size());
     };
     if (!asks) {
@@ -245,8 +157,9 @@ std::vector<RowMeasure> Measurer::measure(std::span<const TrafficRow> rows,
              {mean.const_data_ptr<float>(), static_cast<size_t>(mean.numel())});
       });
     }
-    if (cache_) cache_->keep(fresh);
+    if (cache_) cache_->flush();
   }
+  if (cache_) cache_->prune(options_.cache_bytes);
   return measures;
 }
 

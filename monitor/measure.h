@@ -34,8 +34,11 @@ struct MeasureOptions {
   std::string key;                   ///< the project's
   int threads = 0;
   bool cache = true;
-  double gamma = 0;  ///< of a profile that rows are compared with; 0: the model's own
+  uint64_t cache_bytes = uint64_t{64} << 20;  ///< of rows that a call does not ask for: the oldest go beyond
+  double gamma = 0;                           ///< of a profile that rows are compared with; 0: the model's own
 };
+
+class MeasureCache;
 
 /// The champion, asked about rows.
 class Measurer {
@@ -59,7 +62,6 @@ class Measurer {
                                   const std::function<void(size_t done, size_t all)>& progress = {});
 
  private:
-  struct Cache;
   RowMeasure measured(const SignalInput& input);
 
   std::filesystem::path path_;
@@ -70,7 +72,7 @@ class Measurer {
   std::map<std::string, const SignalKind*> signals_;
   TokenHash token_hash_;
   std::unique_ptr<RandomFeatures> features_;
-  std::unique_ptr<Cache> cache_;
+  std::unique_ptr<MeasureCache> cache_;
 };
 
 /// HMAC-SHA-256's first `bytes` in hexadecimal.
