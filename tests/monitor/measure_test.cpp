@@ -1,11 +1,17 @@
 // Rows are measured once, and what is remembered of them stays small.
 #include "monitor/measure.h"
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "core/files.h"
+#include "models/causal_lm.h"
+#include "models/served.h"
 #include "monitor/measure_cache.h"
 #include "tests/core/support.h"
+#include "tests/monitor/f32_model.h"
 
 namespace retort {
 namespace {
@@ -86,6 +92,43 @@ TEST(MeasureCache, OldRowsThatNobodyAsksForGo) {
   EXPECT_TRUE(after.find(name(0)));
   EXPECT_TRUE(after.find("new"));
   EXPECT_FALSE(after.find(name(85)));
+}
+
+TEST(Measure, BitsAByteAndStatesAreWhatTheModelSays) {
+  const std::string key = "the project's key, 32 bytes long";
+  std::vector<TrafficRow> rows(3);
+  const char* const texts[] = {"The kettle is on the stove.",
+                               "naïve 𒀀 words, and more of them than are read: one two three",
+                               "for (i = 0; i < 9; ++i) x[i] *= alpha;"};
+  for (size_t i = 0; i < rows.size(); ++i) rows[i].text = texts[i];
+  Measurer measurer(f32_model(),
+                    {.signals = {"bits_per_byte", "embedding"}, .max_tokens = 12, .key = key, .cache = false});
+  const std::vector<RowMeasure> measures = measurer.measure(rows);
+  const auto served = ServedModel::open(f32_model(), {.exact = true});
+  const auto trained = CausalLM::load(*Checkpoint::open(f32_model()), {});
+  const RandomFeatures features(static_cast<size_t>(measurer.dimensions()), measurer.gamma(), kFrequencies,
+                                measurer.feature_seed());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::vector<int32_t> ids = smollm2().encode(rows[i].text, false, true);
+    if (ids.size() > 12) ids.resize(12);
+    const at::Tensor log_p = served->logits(ids).to(at::kDouble).log_softmax(1);
+    double nats = 0;
+    for (size_t t = 1; t < ids.size(); ++t) nats -= log_p[static_cast<int64_t>(t) - 1][ids[t]].item<double>();
+    const auto bytes = static_cast<double>(smollm2().decode(std::span(ids).subspan(1)).size());
+    const double bits = measures[i].numbers.at("bits_per_byte");
+    EXPECT_NEAR(bits, nats / std::log(2.0) / bytes, 1e-4 * bits) << i;
+    // The trainer's own model, in LibTorch.
+    Batch batch;
+    batch.ids = at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong);
+    batch.offsets = {0, static_cast<int64_t>(ids.size())};
+    const at::Tensor mean = trained->hidden(batch).to(at::kDouble).mean(0).contiguous();
+    std::vector<double> expected(2 * kFrequencies);
+    features.add({mean.const_data_ptr<double>(), static_cast<size_t>(mean.numel())}, expected);
+    double worst = 0;
+    for (size_t f = 0; f < expected.size(); ++f)
+      worst = std::max(worst, std::abs(measures[i].features.at("embedding")[f] * kFeatureUnit - expected[f]));
+    EXPECT_LT(worst, 1e-3 / std::sqrt(kFrequencies)) << i;
+  }
 }
 
 }  // namespace
