@@ -145,6 +145,21 @@ Profile profile_of(Measurer& measurer, const DriftSetup& setup, std::span<const 
   return profile;
 }
 
+/// Writes the profile; what is said of it.
+static Json written(const fs::path& path, const Profile& profile) {
+  const std::string hash = write_profile(path, profile);
+  Json signals = Json::object();
+  for (const auto& [name, signal] : profile.signals) {
+    signals[name] = {{"rows", signal.rows}};
+    if (signal.numbers.count() > 0) signals[name]["mean"] = signal.mean(name);
+  }
+  return {{"path", path.string()},
+          {"sha256", hash},
+          {"bytes", fs::file_size(path)},
+          {"rows", profile.rows},
+          {"signals", signals}};
+}
+
 Json build_profile(const Recipe& recipe, const ProgressSink& progress) {
   const DriftSetup setup = set_up_drift(recipe, progress);
   const std::vector<TrafficRow> rows = baseline_rows(setup);
@@ -152,17 +167,21 @@ Json build_profile(const Recipe& recipe, const ProgressSink& progress) {
   const std::vector<RowMeasure> measures = measured(measurer, rows, "baseline", progress);
   Profile profile = profile_of(measurer, setup, measures);
   profile.canaries = ask_canaries(measurer.model(), measurer.tokenizer(), canary_texts_of(setup.options), setup.key);
-  const std::string hash = write_profile(setup.profile, profile);
-  Json signals = Json::object();
-  for (const auto& [name, signal] : profile.signals) {
-    signals[name] = {{"rows", signal.rows}};
-    if (signal.numbers.count() > 0) signals[name]["mean"] = signal.mean(name);
+  return written(setup.profile, profile);
+}
+
+Json merge_profiles(const std::vector<fs::path>& paths, const fs::path& out) {
+  Profile merged = read_profile(paths.at(0)).first;
+  merged.nulls.clear();
+  merged.block = 0;
+  for (size_t i = 1; i < paths.size(); ++i) {
+    try {
+      merged.merge(read_profile(paths[i]).first);
+    } catch (const Error& error) {
+      fail(error.exit(), "{} beside {}: {}", paths[i].string(), paths[0].string(), error.what());
+    }
   }
-  return {{"path", setup.profile.string()},
-          {"sha256", hash},
-          {"bytes", fs::file_size(setup.profile)},
-          {"rows", profile.rows},
-          {"signals", signals}};
+  return written(out, merged);
 }
 
 void require_own(const Profile& profile, const Measurer& measurer, const DriftSetup& setup) {

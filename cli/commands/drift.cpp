@@ -70,6 +70,13 @@ std::function<int()> setup(CLI::App& app) {
        check = std::make_shared<Arguments>();
   CLI::App* make = app.add_subcommand("profile", "Describe the baseline without its text, beside the model.");
   add_common(*make, *profile);
+  CLI::App* join =
+      app.add_subcommand("merge", "Join profiles of one model: the profile of all their rows, to calibrate.");
+  auto profiles = std::make_shared<std::vector<std::filesystem::path>>();
+  auto joined = std::make_shared<Arguments>();
+  join->add_option("profiles", *profiles, "what `retort drift profile` wrote")->required()->expected(2, 1000);
+  join->add_option("--out", joined->request.out, "the profile of all")->required();
+  join->add_flag("--json", joined->json, "print JSON");
   CLI::App* nulls =
       app.add_subcommand("calibrate", "Measure what chance does to each signal, by resampling the baseline.");
   add_common(*nulls, *calibrated);
@@ -87,19 +94,21 @@ std::function<int()> setup(CLI::App& app) {
   look->add_option("--out", request.out, "folder of report.json and report.html; default: OUTPUT_DIR/NAME/drift");
   look->add_option("--deployed", request.deployed, "the file that serves, for the canaries; default: the champion");
   return [=, &app] {
+    const auto say = [](const Json& result, bool json) {
+      if (json)
+        fmt::print("{}\n", result.dump(2));
+      else
+        print_profile(result);
+      return 0;
+    };
+    if (app.got_subcommand("merge")) return say(merge_profiles(*profiles, joined->request.out), joined->json);
     const bool building = app.got_subcommand("profile"), calibrating = app.got_subcommand("calibrate");
     const Arguments& arguments = building ? *profile : calibrating ? *calibrated : *check;
     const Recipe recipe = load_recipe(arguments.recipe, arguments.overrides);
     catch_stop_signals();
     const ProgressSink progress = arguments.quiet ? ProgressSink() : stream_progress();
-    if (building || calibrating) {
-      const Json result = building ? build_profile(recipe, progress) : calibrate_profile(recipe, progress);
-      if (arguments.json)
-        fmt::print("{}\n", result.dump(2));
-      else
-        print_profile(result);
-      return 0;
-    }
+    if (building) return say(build_profile(recipe, progress), arguments.json);
+    if (calibrating) return say(calibrate_profile(recipe, progress), arguments.json);
     const Json report = check_drift(recipe, arguments.request, progress);
     if (arguments.json)
       fmt::print("{}\n", report.dump(2));

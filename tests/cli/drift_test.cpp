@@ -158,6 +158,29 @@ TEST_F(Drift, TheProfileLiesBesideTheModelWithItsHash) {
   EXPECT_EQ(bytes.find("a key for tests"), std::string::npos);
 }
 
+TEST_F(Drift, ProfilesOfTwoLogsMergeToThatOfBoth) {
+  const auto profile_of = [](const std::string& name, const std::string& log) {
+    write_atomic(at(name + ".jsonl"), log);
+    return drift({"profile", "drift.baseline_log=" + at(name + ".jsonl").string(),
+                  "drift.profile=" + at(name + ".json").string()});
+  };
+  const std::string a = log_of(50, 12, 0), b = log_of(51, 9, 4);
+  for (const auto& [name, log] : {std::pair("part_a", a), {"part_b", b}, {"whole", a + b}}) {
+    const auto made = profile_of(name, log);
+    ASSERT_EQ(made.status, 0) << made.errors;
+  }
+  const auto merged = retort(
+      {"drift", "merge", at("part_a.json").string(), at("part_b.json").string(), "--out", at("merged.json").string()});
+  EXPECT_EQ(merged.status, 0) << merged.errors;
+  EXPECT_EQ(read_text(at("merged.json")), read_text(at("whole.json")));
+  const auto cut = drift({"profile", "drift.profile=" + at("cut.json").string(), "drift.max_tokens=8"});
+  ASSERT_EQ(cut.status, 0) << cut.errors;
+  expect_refused(retort({"drift", "merge", at("part_a.json").string(), at("cut.json").string(), "--out",
+                         at("none.json").string()}),
+                 65, {"part_a.json", "cut.json", "max_tokens"});
+  EXPECT_FALSE(fs::exists(at("none.json")));
+}
+
 TEST_F(Drift, AModelInTheCacheHasItsProfileAmongTheRuns) {
   fs::create_directories(at("cache"));
   fs::create_symlink(smollm2_path(), at("cache/model.gguf"));
