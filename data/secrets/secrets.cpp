@@ -80,10 +80,11 @@ struct SecretFinder::Plan {
   std::vector<std::vector<size_t>> rules_of_keyword;  ///< by the set's index
   std::vector<size_t> always;                         ///< rules without a keyword
 
+  std::vector<size_t> asked_by(std::string_view text) const;
   void apply(size_t rule, std::string_view text, std::vector<FoundSpan>& found) const;
 };
 
-SecretFinder::SecretFinder(std::vector<SecretRule> rules) {
+SecretFinder::SecretFinder(std::vector<SecretRule> rules, int64_t memory) {
   auto plan = std::make_unique<Plan>();
   plan->rules = std::move(rules);
   std::map<std::string, std::vector<size_t>> users;
@@ -95,7 +96,8 @@ SecretFinder::SecretFinder(std::vector<SecretRule> rules) {
   options.set_case_sensitive(false);
   options.set_literal(true);
   options.set_encoding(re2::RE2::Options::EncodingLatin1);  // bytes: a third of the states
-  options.set_max_mem(int64_t{64} << 20);
+  options.set_max_mem(memory);
+  options.set_log_errors(false);
   plan->keywords = std::make_unique<re2::RE2::Set>(options, re2::RE2::UNANCHORED);
   for (const auto& [keyword, indices] : users) {
     if (plan->keywords->Add(keyword, nullptr) < 0) fail(Exit::internal, "RE2 does not take the keyword {}", keyword);
@@ -133,15 +135,26 @@ void SecretFinder::Plan::apply(size_t index, std::string_view text, std::vector<
   }
 }
 
-void SecretFinder::find(std::string_view text, std::vector<FoundSpan>& found) const {
+/// The rules that a keyword in the text asks for.
+std::vector<size_t> SecretFinder::Plan::asked_by(std::string_view text) const {
+  std::vector<size_t> asked = always;
+  if (rules_of_keyword.empty()) return asked;
   std::vector<int> there;
-  std::vector<size_t> tried = plan_->always;
-  if (!plan_->rules_of_keyword.empty() &&
-      plan_->keywords->Match(re2::StringPiece(text.data(), text.size()), &there, nullptr))
-    for (int keyword : there) {
-      const auto& rules = plan_->rules_of_keyword[static_cast<size_t>(keyword)];
-      tried.insert(tried.end(), rules.begin(), rules.end());
-    }
+  re2::RE2::Set::ErrorInfo error{};
+  if (!keywords->Match(re2::StringPiece(text.data(), text.size()), &there, &error)) {
+    // Out of memory is no answer, and a rule without its keyword costs time only.
+    for (size_t keyword = 0; error.kind != re2::RE2::Set::kNoError && keyword < rules_of_keyword.size(); ++keyword)
+      there.push_back(static_cast<int>(keyword));
+  }
+  for (int keyword : there) {
+    const auto& of_keyword = rules_of_keyword[static_cast<size_t>(keyword)];
+    asked.insert(asked.end(), of_keyword.begin(), of_keyword.end());
+  }
+  return asked;
+}
+
+void SecretFinder::find(std::string_view text, std::vector<FoundSpan>& found) const {
+  std::vector<size_t> tried = plan_->asked_by(text);
   std::sort(tried.begin(), tried.end());
   tried.erase(std::unique(tried.begin(), tried.end()), tried.end());
   std::vector<FoundSpan> all;

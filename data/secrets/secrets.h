@@ -53,7 +53,9 @@ double byte_entropy(std::string_view text);
 /// Applies rules. May be used from several threads.
 class SecretFinder {
  public:
-  explicit SecretFinder(std::vector<SecretRule> rules);
+  /// `memory`: bytes for finding keywords. Error(bad_input) when they do not suffice to begin; when they do not suffice
+  /// for a text, every rule is tried on it.
+  explicit SecretFinder(std::vector<SecretRule> rules, int64_t memory = int64_t{64} << 20);
   ~SecretFinder();
   const std::vector<SecretRule>& rules() const;
   /// Appends what is in `text`, in order and without overlaps; FoundSpan::rule is an index into rules(). What is not

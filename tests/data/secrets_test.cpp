@@ -111,6 +111,25 @@ TEST(Secrets, EntropyIsShannons) {
   EXPECT_DOUBLE_EQ(byte_entropy("aabb"), 1);
 }
 
+// Too little memory for the keywords' automaton says nothing about a text.
+TEST(Secrets, AreFoundWhateverMemoryThereIs) {
+  const std::string text = "password = \"x7Rq0pLw92\"";
+  const Found expected = {"assignment x7Rq0pLw92"};
+  size_t refused = 0, usable = 0;
+  for (int64_t memory = 1 << 10; memory <= 4 << 20; memory += memory / 8) {
+    try {
+      const SecretFinder finder(builtin_secret_rules(), memory);
+      ++usable;
+      EXPECT_EQ(found_in(finder, text), expected) << memory << " bytes";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit(), Exit::bad_input);
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 0U);
+  EXPECT_GT(usable, 0U);
+}
+
 TEST(Secrets, TakeAnyBytes) {
   const SecretFinder finder(builtin_secret_rules());
   std::string noise;
