@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/hmac.h"
 #include "data/guard.h"
 
 namespace retort {
@@ -19,7 +20,7 @@ class GuardAudit {
  public:
   /// Without a key one is drawn and forgotten: values can be compared within one audit, and nobody can try out what
   /// they are.
-  explicit GuardAudit(std::string key);
+  explicit GuardAudit(const std::string& key);
 
   /// What the lines of one row begin with: {"row":…,"place":…
   std::string begin_row(const Chat& chat) const;
@@ -30,7 +31,7 @@ class GuardAudit {
   std::string placeholder(const Chat& chat, const Finding& finding, GuardAction action) const;
 
  private:
-  std::string key_;
+  HmacSha256 hmac_;
 };
 
 }  // namespace retort

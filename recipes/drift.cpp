@@ -5,33 +5,13 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "data/text_input.h"
+#include "data/project_key.h"
 #include "models/served.h"
 #include "recipes/prepare.h"
 #include "recipes/stages.h"
 
 namespace retort {
 namespace fs = std::filesystem;
-
-std::string project_key(const std::string& where) {
-  std::string key;
-  if (where.starts_with("env:")) {
-    const char* value = std::getenv(where.c_str() + 4);
-    if (!value)
-      fail(
-          Exit::usage,
-          "drift.key: the environment has no {}; set it to the project's key (for instance `openssl rand -hex 32`), or "
-          "name a file",
-          where.substr(4));
-    key = value;
-  } else {
-    key = std::string(trim(read_text(where, 1 << 16)));
-  }
-  if (key.size() < 16)
-    fail(Exit::usage, "drift.key: {} holds {} bytes; at least 16 are needed, so that no one can guess it", where,
-         key.size());
-  return key;
-}
 
 /// Beside the model; the cache is not ours to write in.
 static fs::path default_profile(const Recipe& recipe, const fs::path& model) {
@@ -43,7 +23,7 @@ static fs::path default_profile(const Recipe& recipe, const fs::path& model) {
 
 DriftSetup set_up_drift(const Recipe& recipe, const ProgressSink& progress) {
   if (!recipe.drift) fail(Exit::usage, "{}: the recipe has no drift block (docs/drift.md)", recipe.file.string());
-  DriftSetup setup{*recipe.drift, project_key(recipe.drift->key), {}, {}};
+  DriftSetup setup{*recipe.drift, project_key(recipe.drift->key, "drift.key"), {}, {}};
   Progress shown(progress);
   const PullOptions pulling{.progress = &shown};
   auto fetch = [&](const std::string& path) { return pull(source_of(recipe, path), pulling); };

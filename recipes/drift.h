@@ -14,9 +14,6 @@
 
 namespace retort {
 
-/// The project's key, from the environment or a file. Error(usage) when there is none or it has fewer than 16 bytes.
-std::string project_key(const std::string& where);
-
 /// The drift block with its files fetched. Error(usage) when the recipe has none.
 struct DriftSetup {
   DriftOptions options;

@@ -8,6 +8,7 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/signals.h"
+#include "data/project_key.h"
 #include "models/quantized_checkpoint.h"
 #include "monitor/slot.h"
 #include "recipes/drift.h"
@@ -131,14 +132,15 @@ WatchedModel Slot::watched(const std::string& sha256, const fs::path& file) cons
   settings.model = settings.profile = settings.state = "";
   settings.traffic.clear();
   const std::string id =
-      sha256_hex(to_json(settings).dump() + keyed_hash(project_key(settings.key), "profile")).substr(0, 12);
+      sha256_hex(to_json(settings).dump() + keyed_hash(project_key(settings.key, "drift.key"), "profile"))
+          .substr(0, 12);
   const fs::path folder = registry_.files_of(lease_.model(), sha256);
   fs::create_directories(folder);
   return {.model = file, .profile = folder / (id + ".profile.json"), .state = folder / (id + ".alarm.json")};
 }
 
 void Slot::gather() {
-  rows_ = RowSet::of(train_, recipe_.drift ? project_key(recipe_.drift->key) : "");
+  rows_ = RowSet::of(train_, recipe_.drift ? project_key(recipe_.drift->key, "drift.key") : "");
   facts_.rows = facts_.new_rows = rows_.size();
   champion_ = registry_.alias(lease_.model(), "champion");
   facts_.champion = champion_.has_value();

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/hash.h"
+#include "data/project_key.h"
 #include "data/text_input.h"
 #include "models/served.h"
 #include "monitor/profile.h"
@@ -131,7 +132,7 @@ std::string add_prompt_features(const Recipe& recipe, const fs::path& small, con
       fail(Exit::bad_input, "{}: the profile has no signal embedding, which the distance is of", profile_path.string());
     mean = &signal->second.features;
     options.signals.push_back("embedding");
-    options.key = project_key(recipe.drift->key);
+    options.key = project_key(recipe.drift->key, "drift.key");
     options.gamma = profile.identity.gamma;
     options.max_tokens = profile.identity.max_tokens;
   }

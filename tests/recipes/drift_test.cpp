@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "core/files.h"
+#include "data/project_key.h"
 #include "tests/core/support.h"
 
 namespace retort {
@@ -34,14 +35,14 @@ TEST(DriftBaseline, RowsOfDataSetsBecomeTrafficInTheOrderOfTheirKeys) {
 TEST(DriftKey, ComesFromTheEnvironmentOrAFile) {
   TemporaryFolder folder;
   setenv("RETORT_TEST_KEY", "0123456789abcdef", 1);
-  EXPECT_EQ(project_key("env:RETORT_TEST_KEY"), "0123456789abcdef");
+  EXPECT_EQ(project_key("env:RETORT_TEST_KEY", "drift.key"), "0123456789abcdef");
   setenv("RETORT_TEST_KEY", "0123456789abcde", 1);
-  expect_error(Exit::usage, {"15 bytes"}, [] { project_key("env:RETORT_TEST_KEY"); });
+  expect_error(Exit::usage, {"drift.key", "15 bytes"}, [] { project_key("env:RETORT_TEST_KEY", "drift.key"); });
   unsetenv("RETORT_TEST_KEY");
-  expect_error(Exit::usage, {"RETORT_TEST_KEY"}, [] { project_key("env:RETORT_TEST_KEY"); });
+  expect_error(Exit::usage, {"RETORT_TEST_KEY"}, [] { project_key("env:RETORT_TEST_KEY", "drift.key"); });
   write_atomic(folder / "key", "  0123456789abcdef\n");
-  EXPECT_EQ(project_key((folder / "key").string()), "0123456789abcdef");
-  expect_error(Exit::io, {"none"}, [&] { project_key((folder / "none").string()); });
+  EXPECT_EQ(project_key((folder / "key").string(), "drift.key"), "0123456789abcdef");
+  expect_error(Exit::io, {"none"}, [&] { project_key((folder / "none").string(), "drift.key"); });
 }
 
 /// tests/golden/check_open_metrics.py reads the same file with Prometheus' own parser.
