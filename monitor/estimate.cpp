@@ -47,6 +47,25 @@ void estimate_ratio(std::span<const RowScore> scores, Evaluation& evaluation) {
       scores, [](double ratio) { return ratio; }, [](double) { return 1.0; }, evaluation);
 }
 
+void add_ratio(const std::string& name, std::span<const RowScore> scores, Json& details) {
+  Evaluation ratio;
+  estimate_ratio(scores, ratio);
+  details[name] = ratio.value;
+  details[name + "_stderr"] = ratio.standard_error;
+}
+
+void add_ratio(const std::string& name, std::span<const RowScore> scores, size_t figure, Json& details) {
+  std::vector<RowScore> of_figure;
+  for (const RowScore& score : scores) of_figure.push_back({score.figures[figure]});
+  add_ratio(name, of_figure, details);
+}
+
+void add_ratio(const std::string& name, std::span<const RowScore> scores, size_t figure, size_t by, Json& details) {
+  std::vector<RowScore> of_figures;
+  for (const RowScore& score : scores) of_figures.push_back({score.figures[figure], score.figures[by]});
+  add_ratio(name, of_figures, details);
+}
+
 void estimate_by_bootstrap(std::span<const RowScore> scores, double (*statistic)(std::span<const RowScore>),
                            Evaluation& evaluation) {
   evaluation.value = statistic(scores);

@@ -62,6 +62,11 @@ void estimate_ratio(std::span<const RowScore> scores, double (*link)(double), do
                     Evaluation& evaluation);
 /// The same for a ratio as it is.
 void estimate_ratio(std::span<const RowScore> scores, Evaluation& evaluation);
+/// A figure of an evaluation's details: `name`, and its standard error as `name`_stderr.
+void add_ratio(const std::string& name, std::span<const RowScore> scores, Json& details);
+/// The same for the mean of one of the rows' figures, or the ratio of the sums of two.
+void add_ratio(const std::string& name, std::span<const RowScore> scores, size_t figure, Json& details);
+void add_ratio(const std::string& name, std::span<const RowScore> scores, size_t figure, size_t by, Json& details);
 /// Fills value, standard_error, n and replicates: the statistic and its standard deviation over 1,000 resamples of the
 /// rows, drawn with a fixed seed.
 void estimate_by_bootstrap(std::span<const RowScore> scores, double (*statistic)(std::span<const RowScore>),

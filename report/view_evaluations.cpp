@@ -53,18 +53,19 @@ Json facts_of(const Json& entry) {
                                                  "name", "seconds", "unit", "better", "majority"};
   for (const auto& [key, value] : entry.items()) {
     if (std::find(shown.begin(), shown.end(), key) != shown.end() || value.is_structured()) continue;
-    if (!value.is_number())
-      add(key, show_any(value));
-    else if (key.ends_with("bytes"))
-      add(key, show_number(value));
-    else if (key.ends_with("seconds"))
-      add(key, show_seconds(value));
-    else
-      add(key, show_number(value));
+    if (key.ends_with("_stderr")) continue;  // beside its figure
+    const auto show = [&key](const Json& figure) {
+      if (!figure.is_number()) return show_any(figure);
+      return key.ends_with("seconds") ? show_seconds(figure) : show_number(figure);
+    };
+    const Json& error = value_at(entry, "/" + key + "_stderr");
+    add(key, error.is_number() && error != 0 ? show(value) + " ± " + show(error) : show(value));
   }
   const Json& temperature = value_at(entry, "/temperature");
   if (temperature.is_object()) {
-    add("fitted temperature", show_number(value_at(temperature, "/fitted")));
+    const Json& error = value_at(temperature, "/fitted_stderr");
+    add("fitted temperature", show_number(value_at(temperature, "/fitted")) +
+                                  (error.is_number() ? " ± " + show_number(error) : std::string()));
     add("error with it, on the other half", fmt::format("{} → {}", show_percent(value_at(temperature, "/error_before")),
                                                         show_percent(value_at(temperature, "/error_after"))));
     add("log loss with it", fmt::format("{} → {}", show_number(value_at(temperature, "/log_loss_before")),

@@ -140,7 +140,9 @@ void print(const Results& results, const Results* against) {
     }
     fmt::print("  {}\n", found.unit == "share" ? "" : found.unit);
     for (const auto& [name, figure] : found.details.items()) {
-      if (figure.is_number()) fmt::print("  {:<49}  {:>22.4g}\n", name, figure.get<double>());
+      if (!figure.is_number() || name.ends_with("_stderr")) continue;
+      const double error = found.details.value(name + "_stderr", 0.0);
+      fmt::print("  {:<49}  {:>22}\n", name, shown(figure.get<double>(), error));
     }
   }
   if (const auto& speed = results.speed)

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "monitor/evaluator.h"
+#include "monitor/evaluate.h"
 
 namespace retort {
 namespace {
@@ -63,10 +63,10 @@ double calibration_error(std::span<const RowScore> scores) {
   return error / static_cast<double>(scores.size());
 }
 
-/// The scores with the choices' log-probabilities multiplied by `inverse`, and their mean negative log-likelihood.
+/// With the choices' log-probabilities multiplied by `inverse`: confidence and whether it is right, and the negative
+/// log-likelihood.
 struct Scaled {
-  std::vector<RowScore> scores;
-  double loss = 0;
+  std::vector<RowScore> scores, losses;
 };
 Scaled scaled(std::span<const RowScore> scores, double inverse) {
   Scaled result;
@@ -74,7 +74,7 @@ Scaled scaled(std::span<const RowScore> scores, double inverse) {
     const auto expected = static_cast<size_t>(score.figures[kExpected]);
     const std::vector<double> p = softmax(std::span(score.figures).subspan(kChoices), inverse);
     result.scores.push_back(confidence(p, expected));
-    result.loss -= std::log(std::max(p[expected], 1e-300)) / static_cast<double>(scores.size());
+    result.losses.push_back({-std::log(std::max(p[expected], 1e-300))});
   }
   return result;
 }
@@ -97,33 +97,59 @@ double fitted_inverse(std::span<const RowScore> scores) {
   return std::sqrt(low * high);
 }
 
-Json details(const EvaluatorOptions&, std::span<const EvaluationRow>, std::span<const RowScore> scores) {
-  const auto n = static_cast<double>(scores.size());
-  double brier = 0, squares = 0, accuracy = 0, mean = 0;
+/// Of the temperature 1 / inverse, as of any root of a sum over rows: the scatter of the rows' parts of the slope by
+/// its derivative, which is the variance of the choices' log-probabilities.
+double temperature_error(std::span<const RowScore> scores, double inverse) {
+  double squares = 0, derivative = 0;
   for (const RowScore& score : scores) {
-    brier += score.figures[kBrier] / n;
-    mean += score.numerator / n;
-    accuracy += score.denominator / n;
+    const auto logs = std::span(score.figures).subspan(kChoices);
+    const std::vector<double> p = softmax(logs, inverse);
+    double mean = 0, variance = 0;
+    for (size_t c = 0; c < p.size(); ++c) mean += p[c] * logs[c];
+    for (size_t c = 0; c < p.size(); ++c) variance += p[c] * std::pow(logs[c] - mean, 2);
+    squares += std::pow(mean - logs[static_cast<size_t>(score.figures[kExpected])], 2);
+    derivative += variance;
   }
-  for (const RowScore& score : scores) squares += std::pow(score.figures[kBrier] - brier, 2);
-  Json result{{"accuracy", accuracy},
-              {"confidence", mean},
-              {"brier", brier},
-              {"brier_stderr", n > 1 ? std::sqrt(squares / (n - 1) / n) : 0},
-              {"log_loss", scaled(scores, 1).loss}};
-  std::vector<RowScore> halves[2];  // neighbours part, as rows are often in the order of their answers
-  for (size_t i = 0; i < scores.size(); ++i) halves[i % 2].push_back(scores[i]);
-  if (!halves[1].empty()) {
-    const double inverse = fitted_inverse(halves[0]);
-    const Scaled before = scaled(halves[1], 1), after = scaled(halves[1], inverse);
-    result["temperature"] = {{"fitted", 1 / inverse},
-                             {"rows_fitted", halves[0].size()},
-                             {"rows_measured", halves[1].size()},
-                             {"error_before", calibration_error(before.scores)},
-                             {"error_after", calibration_error(after.scores)},
-                             {"log_loss_before", before.loss},
-                             {"log_loss_after", after.loss}};
+  const auto n = static_cast<double>(scores.size());
+  if (n < 2 || derivative == 0) return 0;
+  return std::sqrt(squares * n / (n - 1)) / derivative / (inverse * inverse);
+}
+
+void add_calibration_error(const std::string& name, std::span<const RowScore> scores, Json& details) {
+  Evaluation error;
+  estimate_by_bootstrap(scores, calibration_error, error);
+  details[name] = error.value;
+  details[name + "_stderr"] = error.standard_error;
+}
+
+/// What a temperature that was fitted to one half does to the other.
+Json temperature_of(std::span<const RowScore> fitted, std::span<const RowScore> measured) {
+  const double inverse = fitted_inverse(fitted);
+  const Scaled before = scaled(measured, 1), after = scaled(measured, inverse);
+  Json result{{"fitted", 1 / inverse},
+              {"fitted_stderr", temperature_error(fitted, inverse)},
+              {"rows_fitted", fitted.size()},
+              {"rows_measured", measured.size()}};
+  add_calibration_error("error_before", before.scores, result);
+  add_calibration_error("error_after", after.scores, result);
+  add_ratio("log_loss_before", before.losses, result);
+  add_ratio("log_loss_after", after.losses, result);
+  return result;
+}
+
+Json details(const EvaluatorOptions&, std::span<const EvaluationRow>, std::span<const RowScore> scores) {
+  std::vector<RowScore> confident, right, halves[2];
+  for (size_t i = 0; i < scores.size(); ++i) {
+    confident.push_back({scores[i].numerator});
+    right.push_back({scores[i].denominator});
+    halves[i % 2].push_back(scores[i]);  // neighbours part, as rows are often in the order of their answers
   }
+  Json result;
+  add_ratio("accuracy", right, result);
+  add_ratio("confidence", confident, result);
+  add_ratio("brier", scores, kBrier, result);
+  add_ratio("log_loss", scaled(scores, 1).losses, result);
+  if (!halves[1].empty()) result["temperature"] = temperature_of(halves[0], halves[1]);
   Json reliability = Json::array();
   for (const Bin& bin : bins_of(scores)) {
     if (bin.rows == 0) continue;

@@ -68,7 +68,13 @@ Needle hidden(const Tokenizer& tokenizer, std::span<const int32_t> text, int64_t
   const std::vector<int32_t> question =
       tokenizer.encode("\nWhat is " + key + " mentioned in the text above? In the text, " + key + " is", false);
   needle.ids = tokenizer.encode("", false, true);
-  const int64_t room = length - std::ssize(needle.ids) - std::ssize(sentence) - std::ssize(question);
+  const int64_t taken = std::ssize(needle.ids) + std::ssize(sentence) + std::ssize(question), room = length - taken;
+  if (room < 1)
+    fail(Exit::usage,
+         "evaluate: context: lengths: {} tokens hold no text beside the needle and its question, which have {} with "
+         "this "
+         "vocabulary; give more than {}",
+         length, taken, taken);
   const auto before = static_cast<int64_t>(std::llround(depth * static_cast<double>(room)));
   needle.ids.insert(needle.ids.end(), text.begin(), text.begin() + before);
   needle.ids.insert(needle.ids.end(), sentence.begin(), sentence.end());
@@ -144,15 +150,20 @@ std::vector<Evaluation> measure(const EvaluatorOptions& given, const Measured& m
       for (size_t t = 0; t < texts.size(); ++t)
         needles.push_back(hidden(measured.tokenizer, texts[t], length, depth, static_cast<int64_t>(t)));
   const std::vector<RowScore> scores = found(measured, needles);
-  Evaluation result;
-  estimate_ratio(scores, result);
+  // All cells of a text share it: a text is one row.
+  std::vector<RowScore> of_texts(texts.size(), RowScore{0, 0});
   Json cells = Json::array();
   for (size_t i = 0; i < needles.size(); i += texts.size()) {
-    double share = 0;
-    for (size_t t = 0; t < texts.size(); ++t) share += scores[i + t].numerator / static_cast<double>(texts.size());
-    cells.push_back(
-        {{"length", needles[i].length}, {"depth", needles[i].depth}, {"found", share}, {"n", texts.size()}});
+    const auto cell = std::span(scores).subspan(i, texts.size());
+    for (size_t t = 0; t < texts.size(); ++t) {
+      of_texts[t].numerator += cell[t].numerator;
+      of_texts[t].denominator += 1;
+    }
+    cells.push_back({{"length", needles[i].length}, {"depth", needles[i].depth}, {"n", texts.size()}});
+    add_ratio("found", cell, cells.back());
   }
+  Evaluation result;
+  estimate_ratio(of_texts, result);
   result.details = {{"needles", std::move(cells)}, {"positions", perplexity_by_position(measured, texts)}};
   return {result};
 }

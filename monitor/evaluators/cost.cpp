@@ -83,7 +83,9 @@ std::vector<Evaluation> measure(const EvaluatorOptions& given, const Measured& m
     }
     table.push_back({{"name", price.name},
                      {"input", cost.input.value},
+                     {"input_stderr", cost.input.standard_error},
                      {"output", cost.output.value},
+                     {"output_stderr", cost.output.standard_error},
                      {"both", both.value},
                      {"both_stderr", both.standard_error}});
   }

@@ -68,24 +68,22 @@ std::vector<Evaluation> measure(const EvaluatorOptions& options, const Measured&
   }
   std::vector<RowScore> scores;
   std::vector<double> all;
-  double agreed = 0;
   const std::vector<Compared> compared = compare(*reference, measured.model, measured.rows);
   for (size_t i = 0; i < compared.size(); ++i) {
-    RowScore score{0, static_cast<double>(compared[i].kl.size())};
+    RowScore score{0, static_cast<double>(compared[i].kl.size()), {}};
+    score.figures = {static_cast<double>(compared[i].agreed), score.denominator};
     for (double kl : compared[i].kl) score.numerator += kl;
     if (!std::isfinite(score.numerator))
       fail(Exit::bad_input, "{}: kl: the logits of {} or of {} for this row are not finite numbers",
            measured.rows[i].place, measured.model.path().string(), path.string());
     scores.push_back(score);
     all.insert(all.end(), compared[i].kl.begin(), compared[i].kl.end());
-    agreed += static_cast<double>(compared[i].agreed);
   }
   Evaluation result;
   estimate_ratio(scores, result);
-  result.details = {{"reference", path.filename().string()},
-                    {"same_most_likely", agreed / static_cast<double>(all.size())},
-                    {"p99", quantile(values_of(all), 0.99)},
-                    {"tokens", all.size()}};
+  result.details = {
+      {"reference", path.filename().string()}, {"p99", quantile(values_of(all), 0.99)}, {"tokens", all.size()}};
+  add_ratio("same_most_likely", scores, 0, 1, result.details);
   return {result};
 }
 

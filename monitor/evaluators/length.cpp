@@ -1,6 +1,5 @@
 // How long the greedy answers are: a model that was trained on short answers and rambles, or the other way round.
-#include "data/text_input.h"
-#include "monitor/evaluator.h"
+#include "monitor/evaluate.h"
 
 namespace retort {
 namespace {
@@ -15,14 +14,11 @@ RowScore score(const EvaluatorOptions&, const EvaluationRow& row, const Reply& r
 }
 
 Json details(const EvaluatorOptions&, std::span<const EvaluationRow>, std::span<const RowScore> scores) {
-  double bytes = 0, expected = 0, cut = 0;
-  const auto n = static_cast<double>(scores.size());
-  for (const RowScore& score : scores) {
-    bytes += score.figures[0] / n;
-    expected += score.figures[1] / n;
-    cut += score.figures[2] / n;
-  }
-  return {{"mean_bytes", bytes}, {"mean_expected_bytes", expected}, {"cut_share", cut}};
+  Json result;
+  add_ratio("mean_bytes", scores, 0, result);
+  add_ratio("mean_expected_bytes", scores, 1, result);
+  add_ratio("cut_share", scores, 2, result);
+  return result;
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "monitor/evaluator.h"
+#include "monitor/evaluate.h"
 
 namespace retort {
 namespace {
@@ -15,14 +15,16 @@ RowScore score(const EvaluatorOptions&, const EvaluationRow& row, const Reply& r
 }
 
 Json details(const EvaluatorOptions&, std::span<const EvaluationRow> rows, std::span<const RowScore> scores) {
-  double nats = 0, bytes = 0, tokens = 0;
+  double tokens = 0, bytes = 0;
+  std::vector<RowScore> bits;
   for (size_t i = 0; i < scores.size(); ++i) {
-    nats += scores[i].numerator;
+    bits.push_back({scores[i].numerator / std::log(2.0), static_cast<double>(rows[i].trained_bytes)});
     tokens += scores[i].denominator;
-    bytes += static_cast<double>(rows[i].trained_bytes);
+    bytes += bits.back().denominator;
   }
-  Json result{{"nats_per_token", nats / tokens}, {"tokens", tokens}};
-  if (bytes > 0) result["bits_per_byte"] = nats / std::log(2.0) / bytes;
+  Json result{{"tokens", tokens}};
+  add_ratio("nats_per_token", scores, result);
+  if (bytes > 0) add_ratio("bits_per_byte", bits, result);
   return result;
 }
 

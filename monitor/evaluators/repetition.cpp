@@ -1,6 +1,6 @@
 // How much the greedy answers repeat themselves: the share of their 4-grams of words that stood in the same answer
 // before.
-#include "monitor/evaluator.h"
+#include "monitor/evaluate.h"
 #include "monitor/text_metrics.h"
 
 namespace retort {
@@ -17,10 +17,10 @@ RowScore score(const EvaluatorOptions&, const EvaluationRow& row, const Reply& r
 }
 
 Json details(const EvaluatorOptions&, std::span<const EvaluationRow>, std::span<const RowScore> scores) {
-  double sums[4] = {};
-  for (const RowScore& score : scores)
-    for (size_t i = 0; i < 4; ++i) sums[i] += score.figures[i];
-  return {{"distinct_1", sums[0] / std::max(sums[1], 1.0)}, {"distinct_2", sums[2] / std::max(sums[3], 1.0)}};
+  Json result;
+  add_ratio("distinct_1", scores, 0, 1, result);
+  add_ratio("distinct_2", scores, 2, 3, result);
+  return result;
 }
 
 }  // namespace

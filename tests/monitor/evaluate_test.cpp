@@ -154,6 +154,35 @@ TEST(Evaluate, ValuesAndErrorsByHand) {
   EXPECT_EQ(none.standard_error, 0);
 }
 
+TEST(Evaluate, PairedErrorsByHand) {
+  const auto results = [](const std::vector<std::vector<double>>& targets, const std::vector<bool>& right) {
+    std::vector<Reply> replies(targets.size());
+    for (size_t i = 0; i < targets.size(); ++i) {
+      replies[i].targets = targets[i];
+      replies[i].choices = {right[i] ? -1.0 : -3.0, -2};
+      replies[i].generated = "yes", replies[i].stopped = true;
+    }
+    return evaluate(all_kinds(), std::vector<EvaluationRow>(targets.size(), made_up_row()), made_up(replies), "x");
+  };
+  const auto a = results({{-1, -1}, {-2}, {-4, -2}, {-1}}, {true, true, false, true});
+  const auto b = results({{-2, -2}, {-3}, {-4, -4}, {-3}}, {false, true, false, false});
+  // Accuracy: the rows' differences are 1, 0, 0, 1 with mean 1/2 and sample variance 1/3; the error is that of a mean.
+  const Difference accuracy = difference(a[0], b[0]);
+  EXPECT_DOUBLE_EQ(accuracy.value, 0.5);
+  EXPECT_NEAR(accuracy.standard_error, std::sqrt(1.0 / 3 / 4), 1e-12);
+  // Perplexity: sums of 11 and 18 nats over 6 tokens. A row's part of exp(r) is exp(r) (nats - r tokens) / 6.
+  const double r = 11.0 / 6, s = 18.0 / 6;
+  const double tokens[] = {2, 1, 2, 1}, nats_a[] = {2, 2, 6, 1}, nats_b[] = {4, 3, 8, 3};
+  double squares = 0;
+  for (int i = 0; i < 4; ++i) {
+    const double part = std::exp(r) * (nats_a[i] - r * tokens[i]) / 6 - std::exp(s) * (nats_b[i] - s * tokens[i]) / 6;
+    squares += part * part;
+  }
+  const Difference perplexity = difference(a[1], b[1]);
+  EXPECT_NEAR(perplexity.value, std::exp(r) - std::exp(s), 1e-12);
+  EXPECT_NEAR(perplexity.standard_error, std::sqrt(squares * 4 / 3), 1e-12);
+}
+
 TEST(Evaluate, LimitsApplyToEachEvaluator) {
   std::vector<Evaluator> options = all_kinds();
   options[0] = evaluator_from({{"kind", "choice_accuracy"}, {"limit", 1}});

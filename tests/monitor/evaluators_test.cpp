@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <random>
 
 #include "core/json.h"
 #include "monitor/evaluate.h"
@@ -108,6 +109,17 @@ TEST(Evaluators, CalibrationAgreesWithScikitLearnScipyAndNumpy) {
   EXPECT_NEAR(found.standard_error / expected["ece_stderr"].get<double>(), 1, 0.1);
   EXPECT_NEAR(found.details["low"].get<double>(), expected["ece_interval"][0].get<double>(), 0.01);
   EXPECT_NEAR(found.details["high"].get<double>(), expected["ece_interval"][1].get<double>(), 0.01);
+  double loss_squares = 0;
+  for (size_t i = 0; i < replies.size(); ++i) {
+    const std::vector<double>& log_p = replies[i].choices;
+    double sum = 0;
+    for (const double value : log_p) sum += std::exp(value - log_p[0]);
+    const double loss = log_p[0] + std::log(sum) - log_p[expected["labels"][i].get<size_t>()];
+    loss_squares += std::pow(loss - expected["log_loss"].get<double>(), 2);
+  }
+  EXPECT_NEAR(found.details["log_loss_stderr"].get<double>(), std::sqrt(loss_squares / 199 / 200), 1e-9);
+  EXPECT_NEAR(found.details["accuracy_stderr"].get<double>(),
+              std::sqrt(expected["accuracy"].get<double>() * (1 - expected["accuracy"].get<double>()) / 199), 1e-12);
   double in_bins = 0;
   for (const Json& bin : found.details["reliability"]) in_bins += bin["rows"].get<double>();
   EXPECT_EQ(in_bins, 200);
@@ -115,6 +127,43 @@ TEST(Evaluators, CalibrationAgreesWithScikitLearnScipyAndNumpy) {
   EXPECT_EQ(difference(found, found).standard_error, 0);
   Evaluation other = evaluated({{"kind", "calibration"}}, rows, std::vector<Reply>(replies.rbegin(), replies.rend()));
   EXPECT_GT(difference(found, other).standard_error, 0);
+}
+
+// Each half is resampled in itself, as its rows stay what they are: fitted, or measured.
+TEST(Evaluators, TheTemperaturesErrorIsThatOfResamples) {
+  const Json& expected = golden()["calibration"];
+  const size_t count = expected["labels"].size();
+  const auto fitted = [&](const std::vector<size_t>& drawn) {
+    std::vector<EvaluationRow> rows;
+    std::vector<Reply> replies;
+    for (const size_t i : drawn) {
+      rows.push_back(question(std::to_string(expected["labels"][i].get<int>())));
+      rows.back().choices = {"0", "1", "2", "3"};
+      replies.emplace_back().choices = expected["log_probabilities"][i].get<std::vector<double>>();
+    }
+    return evaluated({{"kind", "calibration"}}, rows, replies).details["temperature"];
+  };
+  std::vector<size_t> all(count);
+  for (size_t i = 0; i < count; ++i) all[i] = i;
+  const Json found = fitted(all);
+  std::mt19937_64 random(3);
+  constexpr int resamples = 120;
+  double sum = 0, squares = 0, error = 0, error_squares = 0;
+  for (int r = 0; r < resamples; ++r) {
+    std::vector<size_t> drawn(count);
+    for (size_t i = 0; i < count; ++i) drawn[i] = random() % (count / 2) * 2 + i % 2;
+    const Json again = fitted(drawn);
+    sum += again["fitted"].get<double>(), squares += std::pow(again["fitted"].get<double>(), 2);
+    error += again["error_before"].get<double>(), error_squares += std::pow(again["error_before"].get<double>(), 2);
+  }
+  const auto deviation = [](double total, double of_squares) {
+    return std::sqrt((of_squares - total * total / resamples) / (resamples - 1));
+  };
+  // A standard deviation of 120 is off by 6 %, the linear form by what is not linear in 100 rows.
+  EXPECT_NEAR(found["fitted_stderr"].get<double>() / deviation(sum, squares), 1, 0.2);
+  EXPECT_NEAR(found["error_before_stderr"].get<double>() / deviation(error, error_squares), 1, 0.2);
+  for (const char* key : {"error_after_stderr", "log_loss_before_stderr", "log_loss_after_stderr"})
+    EXPECT_GT(found[key].get<double>(), 0) << key;
 }
 
 TEST(Evaluators, PerplexitysErrorAgreesWithScipysBootstrap) {
@@ -129,6 +178,8 @@ TEST(Evaluators, PerplexitysErrorAgreesWithScipysBootstrap) {
   const Evaluation bits = evaluated({{"kind", "bits_per_byte"}}, rows, replies);
   EXPECT_NEAR(bits.value, found.details["bits_per_byte"].get<double>(), 1e-12);
   EXPECT_GT(bits.standard_error, 0);
+  EXPECT_NEAR(found.details["bits_per_byte_stderr"].get<double>(), bits.standard_error, 1e-12);
+  EXPECT_NEAR(found.details["nats_per_token_stderr"].get<double>(), found.standard_error / found.value, 1e-12);
 }
 
 TEST(Evaluators, ChoicesAreComparedAsTheyAreOrByTheirLength) {
@@ -175,6 +226,12 @@ TEST(Evaluators, AnswersAreMeasured) {
   EXPECT_NEAR(length.standard_error, 1.5, 1e-12);
   EXPECT_EQ(length.details["cut_share"], 0.5);
   EXPECT_EQ(length.details["mean_expected_bytes"], 11);
+  // Of two rows: half their distance. 15 and 23 bytes of answer, 18 and 4 of what was expected.
+  EXPECT_NEAR(length.details["mean_bytes_stderr"].get<double>(), 4, 1e-12);
+  EXPECT_NEAR(length.details["mean_expected_bytes_stderr"].get<double>(), 7, 1e-12);
+  EXPECT_NEAR(length.details["cut_share_stderr"].get<double>(), 0.5, 1e-12);
+  // 4 of 8 and 5 of 5 words: residuals 4 - 9/13 8 and 5 - 9/13 5, whose sum is 0.
+  EXPECT_NEAR(repetition.details["distinct_1_stderr"].get<double>(), 2 * (5 - 45.0 / 13) / 13, 1e-12);
   EXPECT_EQ(evaluated({{"kind", "refusal"}}, rows, replies).value, 0.5);
   EXPECT_EQ(evaluated({{"kind", "f1"}}, {question("yes")}, {answer("Yes!")}).value, 1);
   EXPECT_NEAR(evaluated({{"kind", "rouge_l"}}, {question("yes it is")}, {answer("yes")}).value, 0.5, 1e-12);

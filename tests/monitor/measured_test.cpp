@@ -9,6 +9,7 @@
 #include "monitor/evaluate.h"
 #include "monitor/speed_estimate.h"
 #include "tests/core/support.h"
+#include "tests/data/fake_tokenizer.h"
 #include "tests/data/smollm2.h"
 #include "tests/monitor/changed_model.h"
 
@@ -165,13 +166,79 @@ TEST_F(Measuring, ContextIsSweptByLengthAndDepth) {
   for (const Json& cell : needles) mean += cell["found"].get<double>() / 6;
   EXPECT_NEAR(found.value, mean, 1e-12);
   EXPECT_GT(found.value, 0.3) << "the model copies a number that stands before the question";
-  EXPECT_EQ(found.n, 6);
+  EXPECT_EQ(found.n, 1) << "one text, whatever the number of cells";
   const Json& positions = found.details["positions"];
   ASSERT_EQ(positions.size(), 3U);
   EXPECT_EQ(positions[0]["from"], 0);
   EXPECT_EQ(positions[2]["to"], 256);
   // The text repeats: what has been read before is less surprising.
   EXPECT_LT(positions[2]["perplexity"].get<double>(), positions[0]["perplexity"].get<double>());
+}
+
+/// Answers with the number in the prompt where `knows` says so.
+class Finder : public ServedModel {
+ public:
+  explicit Finder(std::function<bool(const std::string& prompt)> knows) : knows_(std::move(knows)) {}
+  int64_t vocab() const override { return 259; }
+  const llama_model* model() const override { return nullptr; }
+  at::Tensor logits(std::span<const int32_t> ids, std::span<const int64_t>) override {
+    return at::zeros({std::ssize(ids), vocab()});
+  }
+  void logits(const std::vector<std::vector<int32_t>>& documents, const std::vector<std::vector<int64_t>>& wanted,
+              const std::function<void(size_t, const at::Tensor&)>& each) override {
+    for (size_t i = 0; i < documents.size(); ++i) each(i, at::zeros({std::ssize(wanted[i]), vocab()}));
+  }
+  void run(std::span<const ServedRequest> requests, const std::function<void(size_t, const at::Tensor&)>&,
+           const std::function<void(size_t, const Generated&)>& generated) override {
+    const FakeTokenizer tokenizer;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const std::string prompt = tokenizer.decode(requests[i].ids, false);
+      const size_t number = prompt.find("Retort is ") + 10;
+      generated(i, {.ids = tokenizer.encode(knows_(prompt) ? prompt.substr(number, 5) : "no", false, false)});
+    }
+  }
+  void read(const std::vector<std::vector<int32_t>>&,
+            const std::function<void(size_t, const at::Tensor&, const at::Tensor&)>&) override {}
+  Generated generate(std::span<const int32_t>, int64_t, double, uint64_t,
+                     const std::function<void(int32_t)>&) override {
+    return {};
+  }
+  int64_t memory_bytes() const override { return 0; }
+
+ private:
+  std::function<bool(const std::string&)> knows_;
+};
+
+struct ByteContext : testing::Test {
+  const FakeTokenizer tokenizer;
+  Evaluation measured(const Json& keys, const std::string& text, Finder& model) const {
+    EvaluationRow row;
+    row.example.ids = tokenizer.encode(text, false, false);
+    return evaluate(std::vector{evaluator_from(keys)}, std::vector{row}, model, tokenizer, "x").front();
+  }
+};
+
+TEST_F(ByteContext, ALengthThatHoldsNoTextIsRefused) {
+  Finder model([](const std::string&) { return true; });
+  expect_error(Exit::usage, {"lengths: 128 tokens", "more than"}, [&] {
+    measured({{"kind", "context"}, {"lengths", {128}}}, std::string(4096, 'x'), model);
+  });
+}
+
+TEST_F(ByteContext, TheCellsOfATextAreOneRow) {
+  // Four texts of 300 bytes: all cells of the first two are found, none of the others.
+  const std::string text = std::string(600, 'a') + std::string(600, 'b');
+  Finder model([](const std::string& prompt) { return prompt.find("aaa") != std::string::npos; });
+  const Evaluation found =
+      measured({{"kind", "context"}, {"lengths", {280, 300}}, {"depths", {0, 0.5, 1}}, {"texts", 4}}, text, model);
+  EXPECT_EQ(found.value, 0.5);
+  EXPECT_EQ(found.n, 4);
+  // A share of four texts, sqrt(p (1 - p) / (n - 1)), and not of 24 cells.
+  EXPECT_NEAR(found.standard_error, std::sqrt(0.25 / 3), 1e-12);
+  for (const Json& cell : found.details["needles"]) {
+    EXPECT_EQ(cell["found"], 0.5);
+    EXPECT_NEAR(cell["found_stderr"].get<double>(), std::sqrt(0.25 / 3), 1e-12);
+  }
 }
 
 }  // namespace
