@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/rng.h"
+#include "core/signals.h"
 
 namespace retort {
 
@@ -82,6 +83,7 @@ std::vector<NullTable> calibrate_nulls(size_t rows, size_t reference_rows, size_
   const double scale = inverse(reference_rows, current_rows) / inverse(left, drawn);
   std::vector<std::vector<double>> all(orders.size());
   for (int64_t r = 0; r < resampling.resamples; ++r) {
+    if (stop_signal()) fail(Exit::retry, "stopped by a signal while resampling; the profile is as it was");
     BlockSplit split = split_blocks(rows, drawn, resampling.block, static_cast<uint64_t>(resampling.seed),
                                     static_cast<uint64_t>(r + 1));
     split.reference.resize(left);

@@ -60,7 +60,7 @@ using RowStatistics =
 
 /// Splits `rows` by blocks again and again and takes the statistics of each pair, each brought to `reference_rows` and
 /// `current_rows` by (1/n + 1/m) to its order. One table an order. Error(bad_input) for fewer than two rows or 20
-/// resamples, and for a statistic that is not finite.
+/// resamples, and for a statistic that is not finite; Error(retry) after a stop signal.
 std::vector<NullTable> calibrate_nulls(size_t rows, size_t reference_rows, size_t current_rows,
                                        std::span<const double> orders, const RowStatistics& statistics,
                                        const Resampling& resampling);

@@ -9,6 +9,7 @@
 #include "core/files.h"
 #include "core/hash.h"
 #include "core/schema.h"
+#include "core/signals.h"
 #include "monitor/canary.h"
 #include "monitor/measure_cache.h"
 #include "monitor/targets.h"
@@ -129,6 +130,8 @@ std::vector<RowMeasure> Measurer::measure(std::span<const TrafficRow> rows,
   for (const auto& [name, kind] : signals_) asks |= kind->asks_model;
   size_t done = rows.size() - open.size();
   for (size_t first = 0; first < open.size(); first += kRowsAtOnce) {
+    if (stop_signal())
+      fail(Exit::retry, "stopped by a signal after {} of {} rows; the next call goes on from there", done, rows.size());
     const size_t last = std::min(open.size(), first + kRowsAtOnce);
     std::vector<std::vector<int32_t>> documents;
     for (size_t i = first; i < last; ++i) {

@@ -57,7 +57,8 @@ class Measurer {
   uint64_t feature_seed() const;
   /// Numbers of a hidden state.
   int64_t dimensions();
-  /// In the order of the rows. Error(bad_input) naming a row without tokens.
+  /// In the order of the rows. Error(bad_input) naming a row without tokens; Error(retry) after a stop signal, with the
+  /// rows so far in the cache.
   std::vector<RowMeasure> measure(std::span<const TrafficRow> rows,
                                   const std::function<void(size_t done, size_t all)>& progress = {});
 

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/hash.h"
+#include "core/signals.h"
 #include "models/served.h"
 #include "monitor/alarm.h"
 #include "monitor/open_metrics.h"
@@ -109,6 +110,8 @@ Json check_drift(const Recipe& recipe, const DriftRequest& request, const Progre
   std::vector<std::string> repeated;
   bool sequential = false, keys = false;
   for (const auto& [number, slot] : slots) {
+    if (stop_signal())
+      fail(Exit::retry, "stopped by a signal before slot {}; the next call goes on from here", slot.name);
     if (static_cast<int64_t>(slot.rows.size()) < options.min_rows) {
       notes.push_back(fmt::format("{}: {} rows, {} are needed: nothing can be said", slot.name, slot.rows.size(),
                                   options.min_rows));

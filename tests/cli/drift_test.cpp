@@ -375,6 +375,62 @@ TEST_F(Drift, TwoChecksAtOnceLeaveOneWholeState) {
   EXPECT_TRUE(read_json(at("both/report.json")).contains("drift"));
 }
 
+TEST_F(Drift, ASignalStopsTheMeasuringAndKeepsWhatWasMeasured) {
+  const fs::path log = at("stopped.log"), profile = at("stopped.json"), cache = at("cache of its own");
+  constexpr size_t rows = 400;
+  Rng rng(90);
+  std::string text;
+  for (size_t i = 0; i < rows; ++i)
+    text += Json{{"prompt", fmt::format("{} {}", question(rng, false), i)}}.dump() + "\n";
+  write_atomic(at("long.jsonl"), text);
+  const auto measured = [&] {
+    std::vector<std::string> keys;
+    if (!fs::exists(cache / "drift")) return keys;
+    for (const auto& entry : fs::directory_iterator(cache / "drift")) {
+      std::ifstream lines(entry.path());
+      for (std::string line; std::getline(lines, line);)
+        if (line.ends_with('}')) keys.push_back(parse_json(line, "cache")["row"]);
+    }
+    return keys;
+  };
+  const std::vector<std::string> command = {"drift", "profile", at("recipe.yaml").string(),
+                                            "drift.baseline_log=" + at("long.jsonl").string(),
+                                            "drift.profile=" + profile.string()};
+  setenv("RETORT_CACHE", cache.c_str(), 1);
+  {
+    Running running(command, log.string());
+    EXPECT_TRUE(running.until([&] { return !measured().empty(); })) << read_text(log);
+    running.send(SIGTERM);
+    EXPECT_EQ(running.wait(), 75) << read_text(log);
+  }
+  EXPECT_NE(read_text(log).find("stopped by a signal after"), std::string::npos) << read_text(log);
+  EXPECT_FALSE(fs::exists(profile));
+  EXPECT_LT(measured().size(), rows);
+  const ProcessResult again = retort(command);
+  setenv("RETORT_CACHE", at("cache").c_str(), 1);
+  EXPECT_EQ(again.status, 0) << again.errors;
+  EXPECT_TRUE(fs::exists(profile));
+  // Each row was measured once.
+  const std::vector<std::string> keys = measured();
+  EXPECT_EQ(keys.size(), rows);
+  EXPECT_EQ(std::set<std::string>(keys.begin(), keys.end()).size(), rows);
+}
+
+TEST_F(Drift, ASignalStopsTheResampling) {
+  const fs::path log = at("resampling.log"), profile = at("resampled.json");
+  fs::copy_file(at("uncalibrated.json"), profile);
+  const std::string before = read_text(profile);
+  Running running({"drift", "calibrate", at("recipe.yaml").string(), "drift.profile=" + profile.string(),
+                   "drift.calibration.resamples=1000000"},
+                  log.string());
+  // The rows come from the cache; then nothing is heard for as long as a million resamples take.
+  ASSERT_TRUE(running.until([&] { return fs::exists(log) && read_text(log).find("baseline") != std::string::npos; }));
+  running.send(SIGTERM);
+  EXPECT_EQ(running.wait(), 75) << read_text(log);
+  EXPECT_NE(read_text(log).find("while resampling"), std::string::npos) << read_text(log);
+  EXPECT_EQ(read_text(profile), before);
+}
+
 TEST_F(Drift, AFullDiskLeavesTheOldFiles) {
   write_atomic(at("full.prom"), "old\n");
   write_atomic(at("full.jsonl"), log_of(2, 20, 0));
