@@ -68,6 +68,7 @@ struct GuardOptions {
 struct GuardSource {
   std::string name;
   std::function<Stream<Chat>()> open;
+  std::string hash = {};  ///< SHA-256 of the rows; empty: their data sets' hashes tell
 };
 
 /// What a guard may look at while it is made.

@@ -132,6 +132,9 @@ struct EvaluatorKind {
   /// Of a kind with `measure`: what can be wrong with the options and rows, found before there is a model. Optional.
   void (*check)(const EvaluatorOptions& options,
                 const std::function<std::filesystem::path(const std::string&)>& resolve) = nullptr;
+  /// Of a kind with data of its own: the rows that it looks at, which no training row may hold. Optional.
+  std::vector<Chat> (*held_out)(const EvaluatorOptions& options,
+                                const std::function<std::filesystem::path(const std::string&)>& resolve) = nullptr;
 };
 
 /// Every kind by name.

@@ -33,6 +33,7 @@ std::string filtered(const HarnessPipeline& pipeline, std::string answer);
 struct HarnessDocument {
   std::string place, prompt, target;
   std::vector<std::string> choices;  ///< of multiple choice
+  std::string question;              ///< the end of the prompt: without description and worked examples
 };
 
 struct HarnessTask {

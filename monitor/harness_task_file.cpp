@@ -322,7 +322,8 @@ struct Maker {
     return text;
   }
   HarnessDocument document(const Row& row) const {
-    HarnessDocument document{row.place, text_of(question.of(row, "doc_to_text")), "", {}};
+    HarnessDocument document{row.place, text_of(question.of(row, "doc_to_text")), "", {}, ""};
+    document.question = document.prompt;
     if (choices) document.choices = choices->of(row);
     document.target = target_of(row, document.choices);
     return document;

@@ -53,6 +53,26 @@ Json clean_row(const Chat& chat) {
   return {{"messages", messages}};
 }
 
+/// Rows that an evaluator has of its own: read at once, as what they are decides which record of a pass is right.
+GuardSource source_of(const std::string& name, std::vector<Chat> rows) {
+  Sha256 hash;
+  for (const Chat& row : rows) {
+    hash.update(fmt::format("{}\n", row.place));
+    for (const Message& message : row.messages)
+      hash.update(fmt::format("{}:{}", message.content.size(), message.content));
+  }
+  const auto kept = std::make_shared<const std::vector<Chat>>(std::move(rows));
+  return {name,
+          [kept] {
+            return [kept, next = size_t{0}](Chat& chat) mutable {
+              if (next == kept->size()) return false;
+              chat = (*kept)[next++];
+              return true;
+            };
+          },
+          hash.hex()};
+}
+
 }  // namespace
 
 GuardPass guard_pass(const Recipe& recipe, const std::vector<DatasetOptions>& train,
@@ -60,17 +80,23 @@ GuardPass guard_pass(const Recipe& recipe, const std::vector<DatasetOptions>& tr
   GuardPass pass;
   pass.rows = {"data.train", [train] { return chats_of(train); }};
   pass.options = recipe.data.guards;
-  // Evaluators and the gate look at the same held-out rows.
-  pass.context.held_out = {{"validation", [validation] { return chats_of(validation); }}};
   pass.context.resolve = [named = std::make_shared<const Recipe>(recipe), progress](const std::string& path) {
     Progress shown(progress);
     return pull(source_of(*named, path), {.progress = &shown});
   };
+  // The gate and most evaluators look at the same held-out rows; the others bring theirs.
+  pass.context.held_out = {{"validation", [validation] { return chats_of(validation); }}};
+  for (const Evaluator& evaluator : recipe.evaluate)
+    if (evaluator.kind->held_out)
+      pass.context.held_out.push_back(
+          source_of(evaluator.options->name, evaluator.kind->held_out(*evaluator.options, pass.context.resolve)));
   return pass;
 }
 
 std::string guarded_hash(const GuardPass& pass, const std::string& train_hash, const std::string& validation_hash) {
-  return sha256_hex(train_hash + validation_hash + guards_hash(pass.options, pass.context.resolve));
+  std::string own_rows;
+  for (const GuardSource& source : pass.context.held_out) own_rows += source.hash;
+  return sha256_hex(train_hash + validation_hash + own_rows + guards_hash(pass.options, pass.context.resolve));
 }
 
 RecordedPass::RecordedPass(GuardPass pass, const std::string& hash)

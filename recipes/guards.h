@@ -14,11 +14,13 @@
 
 namespace retort {
 
-/// The pass over the training rows, without an audit. The files have local paths.
+/// The pass over the training rows, without an audit. The files have local paths. Reads the rows that evaluators have
+/// of their own; errors as load_harness_task() throws them.
 GuardPass guard_pass(const Recipe& recipe, const std::vector<DatasetOptions>& train,
                      const std::vector<DatasetOptions>& validation, const ProgressSink& progress);
 
-/// SHA-256 over what decides the rows that pass: both data sets' hashes and all that the guards depend on.
+/// SHA-256 over what decides the rows that pass: both data sets' hashes, the rows that evaluators have of their own,
+/// and all else that the guards depend on.
 std::string guarded_hash(const GuardPass& pass, const std::string& train_hash, const std::string& validation_hash);
 
 /// A pass whose totals and audit.jsonl are kept in cache_folder()/guards/<hash>: whoever finds his rows in a cache

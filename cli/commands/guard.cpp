@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include "cli/command.h"
-#include "core/signals.h"
 #include "recipes/guards.h"
 
 namespace retort {

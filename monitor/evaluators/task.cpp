@@ -18,6 +18,18 @@ HarnessTask load(const EvaluatorOptions& options, const Resolve& resolve) {
   return load_harness_task(resolve(static_cast<const Options&>(options).path), options.limit.value_or(0));
 }
 
+/// Question and answer without the worked examples, which all of the task's rows share.
+std::vector<Chat> held_out(const EvaluatorOptions& options, const Resolve& resolve) {
+  std::vector<Chat> rows;
+  for (HarnessDocument& document : load(options, resolve).documents)
+    rows.push_back({.place = std::move(document.place),
+                    .key = {},
+                    .messages = {{"user", std::move(document.question)}, {"assistant", std::move(document.target)}},
+                    .text = {},
+                    .choices = {}});
+  return rows;
+}
+
 }  // namespace
 
 extern const EvaluatorKind evaluator_task;
@@ -32,6 +44,7 @@ const EvaluatorKind evaluator_task{
           return evaluate_harness_task(task, harness_rows(task, measured.tokenizer),
                                        predictor_of(measured.model, measured.tokenizer));
         },
-    .check = [](const EvaluatorOptions& options, const Resolve& resolve) { load(options, resolve); }};
+    .check = [](const EvaluatorOptions& options, const Resolve& resolve) { load(options, resolve); },
+    .held_out = held_out};
 
 }  // namespace retort

@@ -88,6 +88,31 @@ TEST_F(GuardCommand, ItsCodesSayWhichGuardRefused) {
   EXPECT_EQ(retort({"guard", recipe, "data.guards.dedup={}"}).status, 64);
 }
 
+TEST_F(GuardCommand, ComparesWithTheRowsOfATaskThatTheRecipeEvaluates) {
+  write_atomic(folder / "task.yaml",
+               "task: desk\ndataset_path: json\ndataset_kwargs: {data_files: {test: quiz.jsonl}}\n"
+               "description: \"Answer.\\n\"\ndoc_to_text: \"{{ q }}\"\ndoc_to_target: a\n"
+               "num_fewshot: 1\nfewshot_split: test\nfewshot_config: {sampler: first_n}\n"
+               "metric_list: [{metric: exact_match}]\n");
+  write_atomic(folder / "quiz.jsonl", Json{{"q", "What is a bit?"}, {"a", "Zero or one."}}.dump() + "\n" +
+                                          Json{{"q", question}, {"a", "Write to the desk."}}.dump() + "\n");
+  write_rows("train.jsonl", {{question, "Call them."}, {"What is a bit?", "Zero or one!"}, {"And a word?", "Bytes."}});
+  const std::string evaluate = "evaluate=[{kind: task, name: quiz, path: " + (folder / "task.yaml").string() + "}]";
+  EXPECT_EQ(retort({"guard", recipe, "data.guards.contamination.action=fail"}).status, 0);
+  const ProcessResult result = retort({"guard", recipe, "data.guards.contamination.action=fail", evaluate, "--json"});
+  EXPECT_EQ(result.status, 21) << result.errors;
+  const Json rules = parse_json(result.output, "guard")["rules"]["contamination"];
+  EXPECT_EQ(rules["ngram"]["rows"], 1) << rules;
+  EXPECT_EQ(rules["whole"]["rows"], 1) << rules;
+  EXPECT_NE(read_text(audit()).find("quiz row " + (folder / "quiz.jsonl").string() + ":2"), std::string::npos);
+  // Rows that a limit keeps from the evaluator are not held out.
+  const std::string first = "evaluate=[{kind: task, limit: 1, path: " + (folder / "task.yaml").string() + "}]";
+  EXPECT_EQ(parse_json(retort({"guard", recipe, first, "--json"}).output, "guard")["rules"]["contamination"].size(),
+            1U);
+  write_atomic(folder / "task.yaml", "task: desk\n");
+  EXPECT_EQ(retort({"guard", recipe, evaluate}).status, 64);
+}
+
 TEST_F(GuardCommand, LeavesNothingHalfWrittenOnAFullDisk) {
   std::vector<std::pair<std::string, std::string>> rows(60000, {"same", "row"});
   write_rows("train.jsonl", rows);
