@@ -47,6 +47,15 @@ const Words& GuardRow::words() const {
   return *words_;
 }
 
+const MinHashSketch& GuardRow::sketch(const MinHashOptions& options,
+                                      const std::shared_ptr<const Boilerplate>& boilerplate) const {
+  const int64_t hashes = options.bands * options.rows;
+  for (const Sketched& made : sketches_)
+    if (made.words == options.words && made.hashes == hashes && made.boilerplate == boilerplate) return made.sketch;
+  sketches_.push_front({options.words, hashes, boilerplate, minhash(words(), options, *boilerplate)});
+  return sketches_.front().sketch;
+}
+
 GuardsOptions::GuardsOptions() {
   for (const auto& [name, kind] : guard_kinds())
     if (kind->by_default) kinds[name] = kind->read(Yaml::parse("{}", "guards." + name));

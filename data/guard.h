@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <forward_list>
 #include <functional>
 #include <map>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "core/schema.h"
 #include "data/dataset.h"
 #include "data/example.h"
+#include "data/minhash.h"
 #include "data/words.h"
 
 namespace retort {
@@ -45,10 +47,20 @@ class GuardRow {
   void each_text(const std::function<void(int32_t message, std::string_view text)>& look) const;
   /// The words of what the row says: all of its texts but the system's, one after the other. Made once, shared.
   const Words& words() const;
+  /// minhash() of the words. Made once for all guards that ask for shingles of so many words, so many hashes, and leave
+  /// out the same boilerplate.
+  const MinHashSketch& sketch(const MinHashOptions& options,
+                              const std::shared_ptr<const Boilerplate>& boilerplate) const;
 
  private:
+  struct Sketched {
+    int64_t words, hashes;
+    std::shared_ptr<const Boilerplate> boilerplate;
+    MinHashSketch sketch;
+  };
   const Chat& chat_;
   mutable std::optional<Words> words_;
+  mutable std::forward_list<Sketched> sketches_;
 };
 
 /// What must wait for the rows before: called alone, in the order of the rows, for rows that nothing else drops.
@@ -73,8 +85,8 @@ struct GuardSource {
 
 /// What a guard may look at while it is made.
 struct GuardContext {
-  std::vector<GuardSource> held_out;      ///< every evaluation and gate set
-  std::span<const Chat> first_rows = {};  ///< the beginning of the rows that will pass; filled in by guarded()
+  std::vector<GuardSource> held_out;           ///< every evaluation and gate set
+  std::shared_ptr<FirstRows> first_rows = {};  ///< the beginning of the rows that will pass; filled in by guarded()
   /// A path in an option (a source's name, a URI or a file) as a local file.
   std::function<std::filesystem::path(const std::string&)> resolve;
 };

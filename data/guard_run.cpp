@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <set>
 #include <tuple>
+#include <unordered_map>
 
 #include "core/hash.h"
 #include "data/guard_audit.h"
@@ -60,7 +60,7 @@ class Pass {
     rows_ = pass.rows.open();
     read_block();
     GuardContext context = pass.context;
-    context.first_rows = block_;
+    context.first_rows = std::make_shared<FirstRows>(block_);
     for (const auto& [name, options] : pass.options.kinds) {
       const GuardKind* kind = guard_kinds().at(name);
       if (key.empty()) require_no_hash(name, *options);
@@ -118,13 +118,14 @@ class Pass {
     begun_.assign(block_.size(), {});
     std::atomic<size_t> taken{0};
     at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-      for (size_t row; (row = taken++) < block_.size();) look_at(row);
+      std::vector<Finding> findings;
+      for (size_t row; (row = taken++) < block_.size();) look_at(row, findings);
     });
   }
 
-  void look_at(size_t row) {
+  /// `findings` is empty, before and after.
+  void look_at(size_t row, std::vector<Finding>& findings) {
     const GuardRow seen(block_[row]);
-    std::vector<Finding> findings;
     for (const Made& guard : guards_) {
       if (LookInOrder later = guard.look(seen, findings)) in_order_[row].emplace_back(&guard, std::move(later));
       judge(guard, row, findings);
@@ -193,14 +194,24 @@ class Pass {
 
   /// Counts a row's findings and hands them to the audit.
   void record(size_t row) {
-    std::set<const GuardTotals::Rule*> counted;
+    counted_.clear();
     for (const Judged& judged : found_[row]) {
-      GuardTotals::Rule& rule = totals_->rules[judged.guard->name][judged.finding.rule];
-      rule.action = name_of(judged.action);
+      GuardTotals::Rule& rule = rule_of(judged);
       ++rule.findings;
-      rule.rows += counted.insert(&rule).second;
+      if (std::find(counted_.begin(), counted_.end(), &rule) == counted_.end()) {
+        counted_.push_back(&rule);
+        ++rule.rows;
+      }
       if (pass_.audit) pass_.audit(judged.line);
     }
+  }
+
+  /// Its place in the totals.
+  GuardTotals::Rule& rule_of(const Judged& judged) {
+    GuardTotals::Rule*& rule = rules_[judged.guard][judged.finding.rule];
+    if (!rule) rule = &totals_->rules[judged.guard->name][judged.finding.rule];
+    if (rule->findings == 0) rule->action = name_of(judged.action);
+    return *rule;
   }
 
   /// Puts placeholders where action is redact or hash. Findings that overlap become one, named by the first and
@@ -245,6 +256,8 @@ class Pass {
   std::vector<std::vector<Judged>> found_;                                  // by row of the block
   std::vector<std::vector<std::pair<const Made*, LookInOrder>>> in_order_;  // by row of the block
   std::vector<std::string> begun_;  // by row of the block: the beginning of its audit lines
+  std::unordered_map<const Made*, std::unordered_map<std::string, GuardTotals::Rule*>> rules_;  // of the totals
+  std::vector<const GuardTotals::Rule*> counted_;                                               // of record()
   size_t next_ = 0;
 };
 

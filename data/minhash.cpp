@@ -1,9 +1,11 @@
 #include "data/minhash.h"
 
+#define XXH_INLINE_ALL  // bands are short: the call would cost as much as the hash
+#include <xxhash.h>
+
 #include <algorithm>
 #include <cmath>
 
-#include "core/hash.h"
 #include "core/rng.h"
 #include "core/simd.h"
 
@@ -37,11 +39,11 @@ RETORT_SIMD void take_minima(const uint32_t* shingles, size_t count, const uint3
 MinHashSketch minhash(const Words& words, const MinHashOptions& options, const Boilerplate& boilerplate) {
   MinHashSketch sketch;
   const size_t n = std::min<size_t>(static_cast<size_t>(options.words), words.hashes.size());
-  std::vector<uint64_t> grams = word_grams(words, n);
-  sketch.shingles.reserve(grams.size());
-  for (uint64_t gram : grams)
+  sketch.shingles.reserve(words.hashes.size() - n + 1);
+  each_word_gram(words, n, [&](uint64_t gram) {
     if (boilerplate.empty() || !boilerplate.contains(gram))
       sketch.shingles.push_back(static_cast<uint32_t>(gram >> 32));
+  });
   std::sort(sketch.shingles.begin(), sketch.shingles.end());
   sketch.shingles.erase(std::unique(sketch.shingles.begin(), sketch.shingles.end()), sketch.shingles.end());
   if (sketch.shingles.empty()) return sketch;
@@ -71,15 +73,22 @@ double candidate_probability(double jaccard, const MinHashOptions& options) {
   return 1 - std::pow(1 - band, static_cast<double>(options.bands));
 }
 
-uint32_t MinHashIndex::key_of(const MinHashSketch& sketch, int64_t band) const {
-  const auto* rows = reinterpret_cast<const char*>(sketch.signature.data() + band * options_.rows);
-  const size_t size = static_cast<size_t>(options_.rows) * sizeof(uint32_t);
-  return static_cast<uint32_t>(xxh3({rows, size}, static_cast<uint64_t>(band)) >> 32);
+std::vector<uint32_t> MinHashIndex::keys_of(std::span<const uint32_t> signature, const MinHashOptions& options) {
+  std::vector<uint32_t> keys;
+  if (signature.empty()) return keys;
+  keys.reserve(static_cast<size_t>(options.bands));
+  const size_t size = static_cast<size_t>(options.rows) * sizeof(uint32_t);
+  for (int64_t band = 0; band < options.bands; ++band) {
+    const uint64_t hash =
+        XXH3_64bits_withSeed(signature.data() + band * options.rows, size, static_cast<uint64_t>(band));
+    keys.push_back(static_cast<uint32_t>(hash >> 32));
+  }
+  return keys;
 }
 
 size_t MinHashIndex::slot_of(uint32_t key) const {
   const size_t mask = slots_.size() - 1;
-  size_t slot = key * 0x9e3779b97f4a7c15 >> 20 & mask;
+  size_t slot = first_slot_of(key);
   while (slots_[slot].newest != none && slots_[slot].key != key) slot = (slot + 1) & mask;
   return slot;
 }
@@ -91,14 +100,15 @@ void MinHashIndex::grow() {
     if (slot.newest != none) slots_[slot_of(slot.key)] = slot;
 }
 
-std::optional<MinHashIndex::Match> MinHashIndex::find(const MinHashSketch& sketch) const {
-  if (sketch.signature.empty()) return std::nullopt;
+std::optional<MinHashIndex::Match> MinHashIndex::find(std::span<const uint32_t> shingles,
+                                                      std::span<const uint32_t> keys) const {
+  for (const uint32_t key : keys) __builtin_prefetch(&slots_[first_slot_of(key)]);
   std::vector<uint32_t> candidates;
-  for (int64_t band = 0; band < options_.bands; ++band) {
-    uint32_t entry = slots_[slot_of(key_of(sketch, band))].newest;
+  for (size_t band = 0; band < keys.size(); ++band) {
+    uint32_t entry = slots_[slot_of(keys[band])].newest;
     for (size_t seen = 0; entry != none && seen < most_candidates; ++seen) {
       candidates.push_back(entry);
-      entry = older_[entry * static_cast<size_t>(options_.bands) + static_cast<size_t>(band)];
+      entry = older_[entry * keys.size() + band];
     }
   }
   std::sort(candidates.begin(), candidates.end());
@@ -107,24 +117,23 @@ std::optional<MinHashIndex::Match> MinHashIndex::find(const MinHashSketch& sketc
   std::optional<Match> best;
   for (uint32_t entry : candidates) {
     const std::span<const uint32_t> other(shingles_.data() + begins_[entry], shingles_.data() + begins_[entry + 1]);
-    const double similarity = jaccard(sketch.shingles, other);
+    const double similarity = jaccard(shingles, other);
     if (similarity >= options_.threshold && (!best || similarity > best->jaccard)) best = {ids_[entry], similarity};
   }
   return best;
 }
 
-void MinHashIndex::add(const MinHashSketch& sketch, int64_t id) {
-  if (sketch.signature.empty()) return;
+void MinHashIndex::add(std::span<const uint32_t> shingles, std::span<const uint32_t> keys, int64_t id) {
+  if (keys.empty()) return;
   const auto entry = static_cast<uint32_t>(ids_.size());
-  for (int64_t band = 0; band < options_.bands; ++band) {
+  for (const uint32_t key : keys) {
     if ((used_ + 1) * 4 > slots_.size() * 3) grow();
-    const uint32_t key = key_of(sketch, band);
     Slot& slot = slots_[slot_of(key)];
     used_ += slot.newest == none;
     older_.push_back(slot.newest);
     slot = {key, entry};
   }
-  shingles_.insert(shingles_.end(), sketch.shingles.begin(), sketch.shingles.end());
+  shingles_.insert(shingles_.end(), shingles.begin(), shingles.end());
   begins_.push_back(shingles_.size());
   ids_.push_back(id);
 }

@@ -42,9 +42,15 @@ class MinHashIndex {
     int64_t id;
     double jaccard;
   };
-  /// The most similar text at or above the threshold, the first added of equals.
-  std::optional<Match> find(const MinHashSketch& sketch) const;
-  void add(const MinHashSketch& sketch, int64_t id);
+  /// A key for each band of a signature; none without one.
+  static std::vector<uint32_t> keys_of(std::span<const uint32_t> signature, const MinHashOptions& options);
+  /// The most similar text at or above the threshold, the first added of equals. `keys`: those of the text.
+  std::optional<Match> find(std::span<const uint32_t> shingles, std::span<const uint32_t> keys) const;
+  void add(std::span<const uint32_t> shingles, std::span<const uint32_t> keys, int64_t id);
+  std::optional<Match> find(const MinHashSketch& sketch) const {
+    return find(sketch.shingles, keys_of(sketch.signature, options_));
+  }
+  void add(const MinHashSketch& sketch, int64_t id) { add(sketch.shingles, keys_of(sketch.signature, options_), id); }
 
  private:
   /// A band's key, and the newest entry that has it.
@@ -54,8 +60,8 @@ class MinHashIndex {
   };
   static constexpr uint32_t none = UINT32_MAX;
 
+  size_t first_slot_of(uint32_t key) const { return key * 0x9e3779b97f4a7c15 >> 20 & (slots_.size() - 1); }
   size_t slot_of(uint32_t key) const;
-  uint32_t key_of(const MinHashSketch& sketch, int64_t band) const;
   void grow();
 
   MinHashOptions options_;

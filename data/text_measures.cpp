@@ -1,5 +1,8 @@
 #include "data/text_measures.h"
 
+#define XXH_INLINE_ALL  // words are short: the call would cost as much as the hash
+#include <xxhash.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -7,7 +10,7 @@
 #include <limits>
 #include <string>
 
-#include "core/hash.h"
+#include "core/simd.h"
 #include "data/words.h"
 
 namespace retort {
@@ -85,10 +88,38 @@ static_assert(std::size(rules) == measures);
 
 using Views = std::vector<std::string_view>;
 
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f); }
+/// What a byte can be in a word.
+enum Kind : uint8_t { space = 1, digit = 2, letter = 4, beyond_ascii = 8 };
+constexpr std::array<uint8_t, 256> kinds = [] {
+  std::array<uint8_t, 256> table{};
+  for (int c = 0; c < 256; ++c) {
+    if (c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f)) table[c] = space;
+    if (c >= '0' && c <= '9') table[c] = digit;
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) table[c] = letter;
+    if (c >= 0x80) table[c] = beyond_ascii;
+  }
+  return table;
+}();
+uint8_t kind_of(char c) { return kinds[static_cast<uint8_t>(c)]; }
+bool is_space(char c) { return kind_of(c) == space; }
 
-double length_of(std::string_view text) {
-  return static_cast<double>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+RETORT_SIMD size_t characters(const char* text, size_t bytes) {
+  size_t count = 0;
+  for (size_t i = 0; i < bytes; ++i) count += (text[i] & 0xc0) != 0x80;
+  return count;
+}
+RETORT_SIMD size_t count_of(char wanted, const char* text, size_t bytes) {
+  size_t count = 0;
+  for (size_t i = 0; i < bytes; ++i) count += text[i] == wanted;
+  return count;
+}
+RETORT_SIMD void to_lower_case(char* text, size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i) text[i] = static_cast<char>(text[i] + (text[i] >= 'A' && text[i] <= 'Z' ? 32 : 0));
+}
+
+double length_of(std::string_view text) { return static_cast<double>(characters(text.data(), text.size())); }
+double count_of(char wanted, std::string_view text) {
+  return static_cast<double>(count_of(wanted, text.data(), text.size()));
 }
 
 std::string_view stripped(std::string_view text) {
@@ -97,15 +128,51 @@ std::string_view stripped(std::string_view text) {
   return text;
 }
 
-Views words_of(std::string_view text) {
-  Views words;
+/// The words of a text, split at white space, and what is counted of them. Kept from text to text: most are short, and
+/// allocating would cost as much as counting.
+struct Split {
+  std::vector<uint64_t> hashes;
+  std::vector<uint32_t> before;  ///< characters of the words before; one more than words
+  double with_letter_or_digit = 0, chars_of_those = 0, with_letter = 0, longest = 0;
+  unsigned stop_words = 0;  ///< a bit for each that is there
+
+  size_t size() const { return hashes.size(); }
+  double chars(size_t begin, size_t n) const { return before[begin + n] - before[begin]; }
+  void read(std::string_view text);
+
+ private:
+  void add(std::string_view word, uint8_t kinds_in_it, uint32_t length);
+};
+
+void Split::read(std::string_view text) {
+  hashes.clear();
+  before.assign(1, 0);
+  with_letter_or_digit = chars_of_those = with_letter = longest = 0;
+  stop_words = 0;
   for (size_t i = 0; i < text.size();) {
     while (i < text.size() && is_space(text[i])) ++i;
     const size_t begin = i;
-    while (i < text.size() && !is_space(text[i])) ++i;
-    if (i > begin) words.push_back(text.substr(begin, i - begin));
+    uint8_t seen = 0;
+    uint32_t following = 0;  // bytes that begin no character
+    for (uint8_t kind; i < text.size() && (kind = kind_of(text[i])) != space; ++i) {
+      seen |= kind;
+      following += (text[i] & 0xc0) == 0x80;
+    }
+    if (i > begin) add(text.substr(begin, i - begin), seen, static_cast<uint32_t>(i - begin) - following);
   }
-  return words;
+}
+
+void Split::add(std::string_view word, uint8_t kinds_in_it, uint32_t length) {
+  static constexpr std::array<std::string_view, 8> known = {"the", "be", "to", "of", "and", "that", "have", "with"};
+  hashes.push_back(XXH3_64bits(word.data(), word.size()));
+  before.push_back(before.back() + length);
+  const bool letters = (kinds_in_it & letter) || ((kinds_in_it & beyond_ascii) && has_letter(word));
+  with_letter += letters;
+  longest = std::max<double>(longest, length);
+  if (letters || (kinds_in_it & digit)) ++with_letter_or_digit, chars_of_those += length;
+  if (word.size() > 4) return;
+  for (size_t i = 0; i < known.size(); ++i)
+    if (word == known[i]) stop_words |= 1u << i;
 }
 
 bool has_three_words(std::string_view text) {
@@ -120,14 +187,14 @@ bool has_three_words(std::string_view text) {
 }
 
 /// Parts between runs of at least `ends` line ends.
-Views parts_of(std::string_view text, size_t ends) {
-  Views parts;
+void parts_of(std::string_view text, size_t ends, Views& parts) {
+  parts.clear();
   for (size_t begin = 0, at = 0;;) {
     const size_t stop = std::min(text.find('\n', at), text.size());
     at = std::min(text.find_first_not_of('\n', stop), text.size());
     if (stop < text.size() && at - stop < ends) continue;
     parts.push_back(text.substr(begin, stop - begin));
-    if (stop == text.size()) return parts;
+    if (stop == text.size()) return;
     begin = at;
   }
 }
@@ -140,134 +207,155 @@ bool ends_as_sentence(std::string_view line) {
   return std::any_of(std::begin(ends), std::end(ends), [&](std::string_view end) { return line.ends_with(end); });
 }
 
-/// How often each of many 64-bit hashes was counted. Emptied by count_from().
+/// How often each of many 64-bit hashes was counted. Emptied by count_from(), at no cost.
 class Counter {
  public:
   void count_from(size_t most) {
     size_t size = 64;
     while (size < most * 2) size *= 2;
-    slots_.assign(size, {0, 0});
+    const bool wasteful = slots_.size() > kept_slots && slots_.size() > size;
+    if (slots_.size() < size || wasteful || ++round_ == 0)
+      slots_ = std::vector<Slot>(std::max(size, kept_slots)), round_ = 1;
+    mask_ = size - 1;
   }
   /// The count of `hash` with this one.
   uint32_t add(uint64_t hash) {
-    auto& slot = slots_[slot_of(hash)];
-    slot.first = hash;
-    return ++slot.second;
+    Slot& slot = slots_[slot_of(hash)];
+    if (slot.round != round_) slot = {hash, round_, 0};
+    return ++slot.count;
   }
-  uint32_t count(uint64_t hash) const { return slots_[slot_of(hash)].second; }
+  uint32_t count(uint64_t hash) const {
+    const Slot& slot = slots_[slot_of(hash)];
+    return slot.round == round_ ? slot.count : 0;
+  }
 
  private:
+  static constexpr size_t kept_slots = 1 << 16;  // between texts; a larger table is given back after the next one
+  struct Slot {
+    uint64_t hash;
+    uint32_t round, count;  ///< a slot of another round is empty
+  };
   size_t slot_of(uint64_t hash) const {
-    const size_t mask = slots_.size() - 1;
-    size_t slot = hash & mask;
-    while (slots_[slot].second > 0 && slots_[slot].first != hash) slot = (slot + 1) & mask;
+    size_t slot = hash & mask_;
+    while (slots_[slot].round == round_ && slots_[slot].hash != hash) slot = (slot + 1) & mask_;
     return slot;
   }
-  std::vector<std::pair<uint64_t, uint32_t>> slots_;
+  std::vector<Slot> slots_;
+  size_t mask_ = 0;
+  uint32_t round_ = 0;
 };
 
 /// Number and characters of the parts that stood there before.
 std::pair<double, double> repeated(const Views& parts, Counter& counter) {
   double count = 0, chars = 0;
+  if (parts.size() < 2) return {0, 0};
   counter.count_from(parts.size());
   for (std::string_view part : parts) {
-    if (counter.add(xxh3(part)) == 1) continue;
+    if (counter.add(XXH3_64bits(part.data(), part.size())) == 1) continue;
     ++count;
     chars += length_of(part);
   }
   return {count, chars};
 }
 
-/// Words with their lengths and hashes, for n-grams.
-struct Lengths {
-  Words words;
-  std::vector<double> before;  ///< characters of the words before
+/// The n-grams of words that stand in a text more than once, for n = 1, 2, 3 … An n-gram that is repeated consists of
+/// two repeated (n - 1)-grams, so that few places are left to look at.
+class RepeatedGrams {
+ public:
+  /// From the words.
+  void begin(const Split& split) {
+    split_ = &split;
+    n_ = 1;
+    grams_.assign(split.hashes.begin(), split.hashes.end());
+    places_.resize(split.size());
+    for (size_t i = 0; i < places_.size(); ++i) places_[i] = static_cast<uint32_t>(i);
+    keep_repeated();
+  }
+  /// From n - 1 to n words. False when none is there twice.
+  bool next() {
+    size_t kept = 0;
+    for (size_t k = 0; k + 1 < places_.size(); ++k)
+      if (places_[k + 1] == places_[k] + 1) places_[kept++] = places_[k];
+    places_.resize(kept);
+    for (const uint32_t at : places_) grams_[at] = mixed(grams_[at]) + split_->hashes[at + n_];
+    ++n_;
+    keep_repeated();
+    return !places_.empty();
+  }
+  /// Characters of the most frequent one, spaces included, times how often it is there. Of several that are as frequent
+  /// the first counts.
+  double top_chars() const {
+    uint32_t most = 0;
+    size_t top = 0;
+    for (const uint32_t at : places_)
+      if (const uint32_t count = counter_.count(grams_[at]); count > most) most = count, top = at;
+    return (split_->chars(top, n_) + static_cast<double>(n_ - 1)) * most;
+  }
+  /// Characters in those that stood there before; a repeated one is stepped over whole.
+  double duplicate_chars() {
+    seen_.count_from(places_.size());
+    double chars = 0;
+    size_t free_from = 0;
+    for (const uint32_t at : places_) {
+      if (at < free_from || seen_.add(grams_[at]) == 1) continue;
+      chars += split_->chars(at, n_);
+      free_from = at + n_;
+    }
+    return chars;
+  }
 
-  double chars(size_t begin, size_t n) const { return before[begin + n] - before[begin]; }
+ private:
+  void keep_repeated() {
+    counter_.count_from(places_.size());
+    for (const uint32_t at : places_) counter_.add(grams_[at]);
+    std::erase_if(places_, [&](uint32_t at) { return counter_.count(grams_[at]) == 1; });
+  }
+
+  const Split* split_ = nullptr;
+  size_t n_ = 1;
+  std::vector<uint64_t> grams_;   ///< by place: the hash of the n-gram there, where it may be repeated
+  std::vector<uint32_t> places_;  ///< where a repeated one begins
+  Counter counter_, seen_;
 };
 
-/// Characters of the most frequent n-gram, spaces included, times how often it is there; 0 when none is there twice. Of
-/// several that are as frequent the first counts.
-double top_gram_chars(const Lengths& lengths, size_t n, Counter& counter) {
-  const std::vector<uint64_t> grams = word_grams(lengths.words, n);
-  counter.count_from(grams.size());
-  uint32_t most = 1;
-  for (uint64_t gram : grams) most = std::max(most, counter.add(gram));
-  if (most == 1) return 0;
-  const auto top = std::find_if(grams.begin(), grams.end(), [&](uint64_t gram) { return counter.count(gram) == most; });
-  const auto begin = static_cast<size_t>(top - grams.begin());
-  return (lengths.chars(begin, n) + static_cast<double>(n - 1)) * most;
-}
-
-/// Characters in n-grams that stood there before; a repeated one is stepped over whole.
-double duplicate_gram_chars(const Lengths& lengths, size_t n, Counter& counter) {
-  const std::vector<uint64_t> grams = word_grams(lengths.words, n);
-  counter.count_from(grams.size());
-  double chars = 0;
-  for (size_t i = 0; i < grams.size();) {
-    if (counter.add(grams[i]) > 1) {
-      chars += lengths.chars(i, n);
-      i += n;
-    } else {
-      ++i;
-    }
-  }
-  return chars;
-}
-
-void measure_repetition(std::string_view text, double length, const Views& words, std::vector<double>& values) {
+/// What is kept from text to text.
+struct Scratch {
+  Split split;
+  RepeatedGrams grams;
   Counter counter;
-  const Views paragraphs = parts_of(stripped(text), 2), lines = parts_of(stripped(text), 1);
-  const auto [repeated_lines, line_chars] = repeated(lines, counter);
-  values[duplicate_lines] = repeated_lines / static_cast<double>(lines.size());
+  Views lines, parts;
+  std::string lower;
+};
+
+void measure_repetition(std::string_view text, double length, Scratch& scratch, std::vector<double>& values) {
+  const std::string_view bare = stripped(text);
+  parts_of(bare, 1, scratch.parts);
+  const auto lines = static_cast<double>(scratch.parts.size());
+  const auto [repeated_lines, line_chars] = repeated(scratch.parts, scratch.counter);
+  values[duplicate_lines] = repeated_lines / lines;
   values[duplicate_line_chars] = line_chars / length;
-  const auto [repeated_paragraphs, paragraph_chars] = repeated(paragraphs, counter);
-  values[duplicate_paragraphs] = repeated_paragraphs / static_cast<double>(paragraphs.size());
+  parts_of(bare, 2, scratch.parts);
+  const auto [repeated_paragraphs, paragraph_chars] = repeated(scratch.parts, scratch.counter);
+  values[duplicate_paragraphs] = repeated_paragraphs / static_cast<double>(scratch.parts.size());
   values[duplicate_paragraph_chars] = paragraph_chars / length;
 
-  Lengths lengths;
-  lengths.before.push_back(0);
-  for (std::string_view word : words) {
-    lengths.words.hashes.push_back(xxh3(word));
-    lengths.before.push_back(lengths.before.back() + length_of(word));
-  }
-  // What is repeated in longer n-grams is repeated in shorter ones.
-  for (size_t n = 2; n <= 4; ++n) {
-    values[top_2_gram + n - 2] = top_gram_chars(lengths, n, counter) / length;
-    if (values[top_2_gram + n - 2] == 0) return;
-  }
-  for (size_t n = 5; n <= 10; ++n) {
-    values[duplicate_5_gram + n - 5] = duplicate_gram_chars(lengths, n, counter) / length;
-    if (values[duplicate_5_gram + n - 5] == 0) return;
+  RepeatedGrams& grams = scratch.grams;
+  grams.begin(scratch.split);
+  for (size_t n = 2; n <= 10 && grams.next(); ++n) {
+    if (n <= 4)
+      values[top_2_gram + n - 2] = grams.top_chars() / length;
+    else
+      values[duplicate_5_gram + n - 5] = grams.duplicate_chars() / length;
   }
 }
 
-void measure_words(const Views& words, std::vector<double>& values) {
-  static constexpr std::array<std::string_view, 8> known = {"the", "be", "to", "of", "and", "that", "have", "with"};
-  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
-  double count = 0, chars = 0, alphabetic = 0, longest = 0;
-  unsigned stops = 0;
-  for (std::string_view word : words) {
-    const bool letters = has_letter(word);
-    const double length = length_of(word);
-    alphabetic += letters;
-    longest = std::max(longest, length);
-    if (letters || std::any_of(word.begin(), word.end(), is_digit)) ++count, chars += length;
-    if (word.size() <= 4)
-      for (size_t i = 0; i < known.size(); ++i)
-        if (word == known[i]) stops |= 1u << i;
-  }
+void measure_words(const Split& split, std::vector<double>& values) {
+  const double count = split.with_letter_or_digit;
   values[min_words] = values[max_words] = count;
-  values[min_word_length] = values[max_word_length] = count == 0 ? 0 : chars / count;
-  values[alphabetic_words] = alphabetic / static_cast<double>(words.size());
-  values[stop_words] = __builtin_popcount(stops);
-  values[longest_word] = longest;
-}
-
-std::string lower_case(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-  return lower;
+  values[min_word_length] = values[max_word_length] = count == 0 ? 0 : split.chars_of_those / count;
+  values[alphabetic_words] = split.with_letter / static_cast<double>(split.size());
+  values[stop_words] = __builtin_popcount(split.stop_words);
+  values[longest_word] = split.longest;
 }
 
 bool contains(std::string_view text, std::string_view needle) {
@@ -277,14 +365,18 @@ bool contains(std::string_view text, std::string_view needle) {
 /// How often `needle` is in the text, without overlaps.
 double mentions(std::string_view text, std::string_view needle) {
   double count = 0;
-  for (size_t at = text.find(needle); at != std::string_view::npos; at = text.find(needle, at + needle.size())) ++count;
+  while (const void* found = memmem(text.data(), text.size(), needle.data(), needle.size())) {
+    ++count;
+    text.remove_prefix(static_cast<size_t>(static_cast<const char*>(found) - text.data()) + needle.size());
+  }
   return count;
 }
 
 bool about_policies(std::string_view lower) {
-  constexpr std::string_view phrases[] = {"terms of use", "privacy policy", "cookie policy",
-                                          "uses cookies", "use of cookies", "use cookies"};
-  return std::any_of(std::begin(phrases), std::end(phrases), [&](std::string_view p) { return contains(lower, p); });
+  if (contains(lower, "terms of use") || contains(lower, "privacy policy")) return true;
+  constexpr std::string_view phrases[] = {"cookie policy", "uses cookies", "use of cookies", "use cookies"};
+  return contains(lower, "cookie") &&
+         std::any_of(std::begin(phrases), std::end(phrases), [&](std::string_view p) { return contains(lower, p); });
 }
 
 /// Runs of . ! ? with the quotes and brackets behind them, before white space or the end.
@@ -298,10 +390,11 @@ double sentences_in(std::string_view line) {
   return std::max(count, 1.0);
 }
 
-/// `lower` is the text in lower case.
-void measure_lines(std::string_view text, std::string_view lower, double word_count, std::vector<double>& values) {
+void measure_lines(std::string_view text, double length, Scratch& scratch, std::vector<double>& values) {
+  const std::string_view lower = scratch.lower;
   const bool any_script = contains(lower, "javascript"), any_policy = about_policies(lower);
-  Views filled;
+  Views& filled = scratch.lines;
+  filled.clear();
   double lines = 0, bullets = 0, ellipsis = 0, punctuated = 0, brief = 0, line_ends = 0;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
@@ -330,9 +423,8 @@ void measure_lines(std::string_view text, std::string_view lower, double word_co
   values[ellipsis_lines] = ellipsis / lines;
   values[punctuated_lines] = punctuated / static_cast<double>(filled.size());
   values[short_lines] = brief / static_cast<double>(filled.size());
-  values[newlines] = line_ends / word_count;
-  Counter counter;
-  values[duplicate_chars] = repeated(filled, counter).second / (length_of(text) - line_ends);
+  values[newlines] = line_ends / static_cast<double>(scratch.split.size());
+  values[duplicate_chars] = repeated(filled, scratch.counter).second / (length - line_ends);
 }
 
 }  // namespace
@@ -340,18 +432,21 @@ void measure_lines(std::string_view text, std::string_view lower, double word_co
 std::span<const TextRule> text_rules() { return rules; }
 
 std::vector<double> text_measures(std::string_view text) {
-  const Views words = words_of(text);
-  if (words.empty()) return {};
+  thread_local Scratch scratch;
+  scratch.split.read(text);
+  if (scratch.split.size() == 0) return {};
   std::vector<double> values(measures, 0.0);
-  const auto count = static_cast<double>(words.size());
-  measure_words(words, values);
-  const std::string lower = lower_case(text);
-  values[hashes] = static_cast<double>(std::count(text.begin(), text.end(), '#')) / count;
+  const auto count = static_cast<double>(scratch.split.size());
+  const double length = length_of(text);
+  measure_words(scratch.split, values);
+  scratch.lower = text;
+  to_lower_case(scratch.lower.data(), scratch.lower.size());
+  values[hashes] = count_of('#', text) / count;
   values[ellipses] = (mentions(text, "...") + mentions(text, "…")) / count;
-  values[curly_brackets] = static_cast<double>(std::count(text.begin(), text.end(), '{'));
-  values[lorem_ipsum] = contains(lower, "lorem ipsum") ? mentions(lower, "lorem ipsum") : 0;
-  measure_lines(text, lower, count, values);
-  measure_repetition(text, length_of(text), words, values);
+  values[curly_brackets] = count_of('{', text);
+  values[lorem_ipsum] = mentions(scratch.lower, "lorem ipsum");
+  measure_lines(text, length, scratch, values);
+  measure_repetition(text, length, scratch, values);
   return values;
 }
 

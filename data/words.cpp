@@ -125,18 +125,11 @@ class Word {
   size_t size_ = 0;
 };
 
-constexpr uint64_t gram_base = 0x9e3779b97f4a7c15;
-
-uint64_t mixed(uint64_t z) {  // SplitMix64's
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
-}
-
 }  // namespace
 
 void Words::add(std::string_view text) {
   Word word(hashes);
+  if (hashes.empty()) hashes.reserve(text.size() / 5);  // few languages have shorter words, spaces included
   for (size_t i = 0; i < text.size();) {
     const auto byte = static_cast<uint8_t>(text[i]);
     if (byte < 0x80) {
@@ -180,18 +173,9 @@ bool has_letter(std::string_view text) {
 }
 
 std::vector<uint64_t> word_grams(const Words& words, size_t n) {
-  const std::vector<uint64_t>& hashes = words.hashes;
   std::vector<uint64_t> grams;
-  if (n == 0 || hashes.size() < n) return grams;
-  grams.reserve(hashes.size() - n + 1);
-  // Σ hash[i] base^(n - 1 - i) modulo 2^64, rolled on: the word hashes are random, so the sum is too.
-  uint64_t sum = 0, leaving = 1;
-  for (size_t i = 0; i < n; ++i) leaving *= gram_base;
-  for (size_t i = 0; i < hashes.size(); ++i) {
-    sum = sum * gram_base + hashes[i];
-    if (i >= n) sum -= leaving * hashes[i - n];
-    if (i + 1 >= n) grams.push_back(mixed(sum));
-  }
+  if (n > 0 && words.hashes.size() >= n) grams.reserve(words.hashes.size() - n + 1);
+  each_word_gram(words, n, [&](uint64_t gram) { grams.push_back(gram); });
   return grams;
 }
 

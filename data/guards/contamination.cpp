@@ -71,15 +71,14 @@ class Grams {
 /// active" says nothing about the row that it begins.
 class OwnGrams {
  public:
-  OwnGrams(std::span<const Chat> first_rows, size_t n)
-      : n_(n), half_(n / 2 + 1), boilerplate_(boilerplate_of(first_rows, half_)) {}
+  OwnGrams(FirstRows& first_rows, size_t n) : n_(n), half_(n / 2 + 1), boilerplate_(first_rows.boilerplate(half_)) {}
 
   template <typename Use>
   void each(const Words& words, Use use) const {
     const std::vector<uint64_t> grams = word_grams(words, n_), halves = word_grams(words, half_);
     size_t free_from = 0;  // the first gram after the last template seen
     for (size_t half = 0; half < halves.size(); ++half) {
-      if (boilerplate_.contains(halves[half])) free_from = half + 1;
+      if (boilerplate_->contains(halves[half])) free_from = half + 1;
       if (half + half_ < n_) continue;
       const size_t gram = half + half_ - n_;
       if (gram >= free_from) use(grams[gram]);
@@ -88,13 +87,13 @@ class OwnGrams {
 
  private:
   size_t n_, half_;
-  Boilerplate boilerplate_;
+  std::shared_ptr<const Boilerplate> boilerplate_;
 };
 
 struct Held {
   ContaminationOptions options;
   MinHashOptions minhash_options;
-  Boilerplate boilerplate;
+  std::shared_ptr<const Boilerplate> boilerplate;
   std::vector<std::string> items;  ///< "validation: file:line"
   OwnGrams own, short_own;
   Grams grams, short_grams;
@@ -104,9 +103,9 @@ struct Held {
   Held(const ContaminationOptions& from, const GuardContext& context)
       : options(from),
         minhash_options{.bands = 36, .rows = 3, .threshold = from.threshold},  // finds pairs of low similarity too
-        boilerplate(boilerplate_of(context.first_rows, static_cast<size_t>(minhash_options.words))),
-        own(context.first_rows, static_cast<size_t>(from.words)),
-        short_own(context.first_rows, static_cast<size_t>(from.short_words)),
+        boilerplate(context.first_rows->boilerplate(static_cast<size_t>(minhash_options.words))),
+        own(*context.first_rows, static_cast<size_t>(from.words)),
+        short_own(*context.first_rows, static_cast<size_t>(from.short_words)),
         index(minhash_options) {
     for (const GuardSource& source : context.held_out) {
       const Stream<Chat> rows = source.open();
@@ -129,7 +128,7 @@ struct Held {
       own.each(row.words(), [&](uint64_t gram) { grams.add(gram, item); });
     else
       short_own.each(row.words(), [&](uint64_t gram) { short_grams.add(gram, item); });
-    index.add(minhash(row.words(), minhash_options, boilerplate), item);
+    index.add(row.sketch(minhash_options, boilerplate), item);
   }
 
   /// How many n-grams of the row are in the set, and the item that most of the first belong to.
@@ -138,8 +137,9 @@ struct Held {
     if (set.empty()) return;
     size_t count = 0;
     std::optional<uint32_t> first;
-    for (uint64_t gram : word_grams(row.words(), static_cast<size_t>(n)))
+    each_word_gram(row.words(), static_cast<size_t>(n), [&](uint64_t gram) {
       if (auto item = set.find(gram)) ++count, first = first ? first : item;
+    });
     if (first)
       findings.push_back(
           {.rule = rule, .detail = fmt::format("{} × {} words in a row, as in {}", count, n, items[*first])});
@@ -153,7 +153,7 @@ struct Held {
     }
     look_for(grams, options.words, "ngram", row, findings);
     look_for(short_grams, options.short_words, "short_ngram", row, findings);
-    if (auto match = index.find(minhash(row.words(), minhash_options, boilerplate)))
+    if (auto match = index.find(row.sketch(minhash_options, boilerplate)))
       findings.push_back(
           {.rule = "near",
            .detail = fmt::format("Jaccard {:.3f} with {}", match->jaccard, items[static_cast<size_t>(match->id)])});

@@ -64,8 +64,8 @@ class Places {
 /// Equal for rows whose messages are the same but for white space: nothing else may differ, for "2+3" and "2-3" do not
 /// say the same.
 uint64_t exact_hash(const Chat& chat) {
-  std::string text;
-  text.reserve(chat.text.size());
+  thread_local std::string text;
+  text.clear();
   const auto is_blank = [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); };
   const auto add = [&](std::string_view part) {
     for (auto at = part.begin(); at != part.end();) {
@@ -85,13 +85,13 @@ uint64_t exact_hash(const Chat& chat) {
 /// What is known of one row without the others.
 struct Print {
   uint64_t exact;
-  MinHashSketch sketch;
+  std::vector<uint32_t> shingles, keys;  ///< of its sketch
 };
 
 struct Known {
   DeduplicateOptions options;
   MinHashOptions minhash_options;
-  Boilerplate boilerplate;
+  std::shared_ptr<const Boilerplate> boilerplate;
   Places places;
   std::unordered_map<uint64_t, int64_t> exact;
   MinHashIndex index;
@@ -99,7 +99,7 @@ struct Known {
   Known(const DeduplicateOptions& from, const GuardContext& context)
       : options(from),
         minhash_options{.words = from.words, .bands = from.bands, .rows = from.rows, .threshold = from.threshold},
-        boilerplate(boilerplate_of(context.first_rows, static_cast<size_t>(from.words))),
+        boilerplate(context.first_rows->boilerplate(static_cast<size_t>(from.words))),
         index(minhash_options) {
     for (DatasetOptions data : options.against) {
       resolve_paths(data, context.resolve);
@@ -108,8 +108,11 @@ struct Known {
   }
 
   Print print(const GuardRow& row) const {
-    Print print{.exact = exact_hash(row.chat()), .sketch = {}};
-    if (options.near) print.sketch = minhash(row.words(), minhash_options, boilerplate);
+    Print print{.exact = exact_hash(row.chat()), .shingles = {}, .keys = {}};
+    if (!options.near) return print;
+    const MinHashSketch& sketch = row.sketch(minhash_options, boilerplate);
+    print.shingles = sketch.shingles;
+    print.keys = MinHashIndex::keys_of(sketch.signature, minhash_options);
     return print;
   }
 
@@ -117,12 +120,12 @@ struct Known {
   std::optional<Finding> look(const Print& print, const std::string& place) {
     if (auto same = exact.find(print.exact); same != exact.end())
       return Finding{.rule = "exact", .detail = "same as " + places[same->second]};
-    if (auto match = index.find(print.sketch))
+    if (auto match = index.find(print.shingles, print.keys))
       return Finding{.rule = "near",
                      .detail = fmt::format("Jaccard {:.3f} with {}", match->jaccard, places[match->id])};
     const int64_t id = places.add(place);
     exact.emplace(print.exact, id);
-    index.add(print.sketch, id);
+    index.add(print.shingles, print.keys, id);
     return std::nullopt;
   }
 

@@ -41,16 +41,25 @@ const Schema<QualityOptions>& schema_of(QualityOptions*) {
   return schema;
 }
 
-/// What the model learns to write: the assistant's messages, or the plain text.
-std::string measured_text(const Chat& chat) {
-  std::string text = chat.text;
+/// What the model learns to write: the assistant's messages, or the plain text. Kept in `joined` where it is no part of
+/// the row.
+std::string_view measured_text(const Chat& chat, std::string& joined) {
+  if (chat.messages.empty()) return chat.text;
+  joined = chat.text;
   for (const Message& message : chat.messages) {
     if (message.role != "assistant") continue;
-    if (!text.empty()) text += "\n\n";
-    text += message.content;
+    if (!joined.empty()) joined += "\n\n";
+    joined += message.content;
   }
-  return text;
+  return joined;
 }
+
+/// A rule that is looked for.
+struct Limit {
+  size_t rule;  ///< index into text_rules()
+  double limit;
+  std::string text;  ///< ", at most 0.2"
+};
 
 Look make(const GuardOptions& common, const GuardContext&) {
   const auto& options = static_cast<const QualityOptions&>(common);
@@ -60,15 +69,18 @@ Look make(const GuardOptions& common, const GuardContext&) {
       auto own = options.limits.find(text_rules()[i].name);
       limits[i] = own == options.limits.end() ? text_rules()[i].limit : own->second;
     }
-  return [limits](const GuardRow& row, std::vector<Finding>& findings) -> LookInOrder {
-    const std::vector<double> values = text_measures(measured_text(row.chat()));
+  std::vector<Limit> looked_for;
+  for (const auto& [i, limit] : limits)
+    looked_for.push_back({i, limit, fmt::format(", at {} {:.4g}", text_rules()[i].at_most ? "most" : "least", limit)});
+  return [looked_for](const GuardRow& row, std::vector<Finding>& findings) -> LookInOrder {
+    thread_local std::string joined;
+    const std::vector<double> values = text_measures(measured_text(row.chat(), joined));
     if (values.empty()) return {};
-    for (const auto& [i, limit] : limits) {
-      const TextRule& rule = text_rules()[i];
-      if (rule.at_most ? values[i] <= limit : values[i] >= limit) continue;
-      findings.push_back(
-          {.rule = rule.name,
-           .detail = fmt::format("{:.4g}, at {} {:.4g}", values[i], rule.at_most ? "most" : "least", limit)});
+    for (const Limit& limit : looked_for) {
+      const TextRule& rule = text_rules()[limit.rule];
+      const double value = values[limit.rule];
+      if (rule.at_most ? value <= limit.limit : value >= limit.limit) continue;
+      findings.push_back({.rule = rule.name, .detail = fmt::format("{:.4g}", value) + limit.text});
     }
     return {};
   };
