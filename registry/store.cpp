@@ -16,10 +16,11 @@ namespace retort {
 namespace fs = std::filesystem;
 namespace {
 
-/// Shares the blocks with the original: no time and no space, on btrfs, XFS and others.
+/// Shares the blocks with the original: no time and no space, on btrfs, XFS and others. Elsewhere an empty file is
+/// left, which the copy writes: so it is made writable.
 bool clone(const fs::path& from, const fs::path& to) {
   const int source = open(from.c_str(), O_RDONLY | O_CLOEXEC);
-  const int target = open(to.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0444);
+  const int target = open(to.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   const bool cloned = source >= 0 && target >= 0 && ioctl(target, FICLONE, source) == 0;
   if (source >= 0) close(source);
   if (target >= 0) close(target);
@@ -54,6 +55,7 @@ StoredArtifact store_artifact(const fs::path& folder, const fs::path& file) {
   for (const auto& entry : fs::directory_iterator(place, none)) {
     if (!is_intact(entry.path(), artifact.sha256)) break;
     artifact.name = entry.path().filename().string();
+    fsync_folder(place.parent_path());  // who put it there may have died before
     return artifact;
   }
   AtomicFolder fresh(place);
@@ -66,7 +68,8 @@ StoredArtifact store_artifact(const fs::path& folder, const fs::path& file) {
   fs::permissions(copy, fs::perms::owner_read | fs::perms::group_read | fs::perms::others_read, none);
   if (!is_intact(copy, artifact.sha256))
     fail(Exit::io, "{}: changed while it was copied into the registry, or the disk fails", file.string());
-  fresh.commit();
+  fresh.commit();        // fsyncs the copy, its folder and artifacts/
+  fsync_folder(folder);  // in which artifacts/ may be new
   return artifact;
 }
 

@@ -13,6 +13,7 @@
 
 namespace retort {
 namespace {
+namespace fs = std::filesystem;
 
 Exit exit_of(const std::function<void()>& action, std::string* message = nullptr) {
   try {
@@ -184,6 +185,38 @@ TEST(Registry, ReadsAFolderThatItMayNotWrite) {
   int status = 0;
   waitpid(child, &status, 0);
   EXPECT_EQ(status, 0);
+}
+
+TEST(Registry, AnyUserPromotesWhereFilesCannotShareBlocks) {
+  for (const fs::path& base : {fs::temp_directory_path(), fs::path("/dev/shm")}) {
+    if (!fs::exists(base)) continue;
+    const fs::path folder = base / fmt::format("retort-user-{}", getpid());
+    fs::create_directory(folder);
+    fs::permissions(folder, fs::perms::all);
+    const pid_t child = fork();
+    if (child == 0) {
+      // Root may write to files of any mode, others may not.
+      if (geteuid() == 0 && setuid(65534) != 0) _exit(9);
+      std::string message, a;
+      const Exit exit = exit_of(
+          [&] {
+            Registry registry(folder / "r");
+            const auto lease = registry.lease("m");
+            write_atomic(folder / "model.gguf", "a");
+            a = registry.promote(lease, folder / "model.gguf", {.kind = "promoted"}).sha256;
+          },
+          &message);
+      if (exit != Exit::done) std::fprintf(stderr, "%s\n", message.c_str());
+      _exit(exit == Exit::done && a == sha256_hex("a") && champion_of(folder / "r") == a ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0) << base;
+    if (status == 0) {
+      EXPECT_EQ(fs::status(folder / "r/models/m/champion").permissions(), fs::perms(0444)) << "nobody changes it";
+    }
+    fs::remove_all(folder);
+  }
 }
 
 TEST(Registry, NamesOfModelsStayInTheirFolder) {
