@@ -130,6 +130,9 @@ ModelVersion Registry::promote(const ModelLease& lease, const fs::path& file, co
                                const Json& info) {
   const FileLock lock = state_->files_lock();
   const StoredArtifact artifact = store_artifact(state_->folder, file);
+  if (!decision.challenger.empty() && artifact.sha256 != decision.challenger)
+    fail(Exit::bad_input, "{}: has the hash {}, and {} was decided upon: it changed in between; nothing is promoted",
+         file.string(), artifact.sha256, decision.challenger);
   Transaction transaction(*state_->database);
   state_->check(lease);
   state_->add_version(lease.model(), artifact, info);

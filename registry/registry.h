@@ -54,7 +54,7 @@ struct RegistryDecision {
   int exit = 0;
   std::vector<std::string> reasons = {};
   Json verdict = {};            ///< returned for the same key by find_run
-  std::string challenger = {};  ///< hash of the file that it is about; promote and roll_back set it
+  std::string challenger = {};  ///< hash of the file that it is about; promote and roll_back set it where it is empty
   Json evaluations = {};        ///< array of {"kind" or "name", "data", "on", "value", "stderr", "n"}
   int64_t id = 0, fence = 0;    ///< set by the registry
   std::string champion = {};    ///< hash of the one that serves since; set by the registry
@@ -95,7 +95,8 @@ class Registry {
   /// Copies the file into the registry, fsynced, as the model's challenger. `info`: what the card says of it.
   ModelVersion challenge(const ModelLease& lease, const std::filesystem::path& file, const Json& info = Json::object());
   /// The file, or a version by its hash, becomes champion and the champion previous; the decision is kept and its run
-  /// finished: all in one transaction, after the file is fsynced. Then the link is renamed.
+  /// finished: all in one transaction, after the file is fsynced. Then the link is renamed. What waited as challenger
+  /// waits no more. Error(bad_input) when the file has not the hash that the decision names.
   ModelVersion promote(const ModelLease& lease, const std::filesystem::path& file, const RegistryDecision& decision,
                        const Json& info = Json::object());
   ModelVersion promote_version(const ModelLease& lease, const std::string& sha256, const RegistryDecision& decision);

@@ -120,7 +120,8 @@ void Registry::State::serve(const ModelLease& lease, const std::string& sha256, 
     set_alias(model, "previous", back ? "" : before);
     set_alias(model, "champion", sha256);
   }
-  if (alias(model, "challenger") == sha256) set_alias(model, "challenger", "");
+  // An undecided one from before this promotion would have to beat another champion: gc may have it.
+  if (!back || alias(model, "challenger") == sha256) set_alias(model, "challenger", "");
   if (decision.kind.empty()) decision.kind = "promoted";
   decision.challenger = decision.champion = sha256;
   add_decision(lease, decision, before);

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "registry/tables.h"
@@ -155,6 +156,50 @@ TEST(Registry, RefusesWhatIsDamagedNewerOrNoRegistry) {
   std::filesystem::create_directory(folder / "other");
   Database(folder / "other" / "registry.sqlite", false).script("CREATE TABLE t(x)");
   EXPECT_EQ(refused("other"), Exit::bad_input);
+}
+
+TEST(Registry, TheDatabaseIsKeptAsItShouldBe) {
+  const TemporaryFolder folder;
+  { const Registry registry(folder / "r"); }
+  const Database database(folder / "r" / "registry.sqlite", false);
+  const auto pragma = [&](const char* name) {
+    Statement statement(database, fmt::format("PRAGMA {}", name));
+    return statement.step() ? statement.text(0) : "";
+  };
+  EXPECT_EQ(pragma("journal_mode"), "wal");
+  EXPECT_EQ(pragma("foreign_keys"), "1");
+  // And they hold.
+  EXPECT_THROW(database.run("INSERT INTO aliases VALUES('nobody', 'champion', 'nothing')"), Error);
+}
+
+TEST(Registry, OnlyWhatWasDecidedUponIsPromoted) {
+  const TemporaryFolder folder;
+  Registry registry(folder / "r");
+  const auto lease = registry.lease("m");
+  const std::string a = promoted(registry, lease, "a");
+  write_atomic(folder / "b.gguf", "b");
+  RegistryDecision decision{.kind = "promoted"};
+  decision.challenger = sha256_hex("c");
+  EXPECT_EQ(exit_of([&] { registry.promote(lease, folder / "b.gguf", decision); }), Exit::bad_input);
+  EXPECT_EQ(champion_of(folder / "r"), a);
+  decision.challenger = sha256_hex("b");
+  EXPECT_EQ(registry.promote(lease, folder / "b.gguf", decision).sha256, decision.challenger);
+}
+
+TEST(Registry, AChallengerWaitsUntilAnotherIsPromoted) {
+  const TemporaryFolder folder;
+  Registry registry(folder / "r");
+  const auto lease = registry.lease("m");
+  promoted(registry, lease, "a");
+  promoted(registry, lease, "b");
+  write_atomic(folder / "c.gguf", "c");
+  const std::string c = registry.challenge(lease, folder / "c.gguf").sha256;
+  registry.roll_back(lease, {.kind = ""});
+  EXPECT_EQ(registry.alias("m", "challenger")->sha256, c);
+  promoted(registry, lease, "d");
+  EXPECT_FALSE(registry.alias("m", "challenger"));
+  const auto removed = registry.gc({.last = 0, .days = 0, .now = 4'000'000'000}, false);
+  EXPECT_TRUE(std::any_of(removed.begin(), removed.end(), [&](const auto& gone) { return gone.sha256 == c; }));
 }
 
 TEST(Registry, RefusesNetworkFileSystems) {
