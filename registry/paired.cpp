@@ -192,6 +192,47 @@ ConfidenceBounds PairedBootstrap::bounds(double alpha) const {
   return {at(alpha), at(1 - alpha)};
 }
 
+BoundedMean::BoundedMean(std::span<const double> values, double least, double greatest, int64_t draws, uint64_t seed) {
+  if (values.empty()) fail(Exit::bad_input, "no rows: their mean has no bounds");
+  for (double value : values)
+    if (!(value >= least && value <= greatest))
+      fail(Exit::bad_input, "a row's value is {}, outside of {} to {}", value, least, greatest);
+  Rng rng(seed);
+  // Exponentials divided by their sum are uniform over all weights.
+  const auto weight = [&] { return -std::log1p(-rng.uniform()); };
+  for (int64_t draw = 0; draw < draws; ++draw) {
+    double sum = 0, weights = 0;
+    for (double value : values) {
+      const double w = weight();
+      sum += w * value;
+      weights += w;
+    }
+    const double other = weight();
+    low_.push_back((sum + other * least) / (weights + other));
+    high_.push_back((sum + other * greatest) / (weights + other));
+  }
+  std::sort(low_.begin(), low_.end());
+  std::sort(high_.begin(), high_.end());
+}
+
+double BoundedMean::above_p_value(double value) const {
+  const auto up_to = std::upper_bound(low_.begin(), low_.end(), value) - low_.begin();
+  return (static_cast<double>(up_to) + 1) / (static_cast<double>(low_.size()) + 2);
+}
+
+double BoundedMean::below_p_value(double value) const {
+  const auto from = high_.end() - std::lower_bound(high_.begin(), high_.end(), value);
+  return (static_cast<double>(from) + 1) / (static_cast<double>(high_.size()) + 2);
+}
+
+ConfidenceBounds BoundedMean::bounds(double alpha) const {
+  const auto at = [](const std::vector<double>& sorted, double level) {
+    return sorted[static_cast<size_t>(std::floor(level * static_cast<double>(sorted.size() - 1)))];
+  };
+  const std::vector<double> falling(high_.rbegin(), high_.rend());
+  return {at(low_, alpha), at(falling, alpha)};
+}
+
 std::vector<double> holm(std::span<const double> p_values) {
   std::vector<size_t> order(p_values.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -216,16 +257,19 @@ PowerTerms power_terms(double gains, double losses, double margin) {
 std::optional<int64_t> rows_for_power(const PowerTerms& terms, double alpha, double power) {
   const double distance = terms.margin + terms.difference;
   if (distance <= 0) return std::nullopt;
-  const double root = (normal_quantile(1 - alpha) * std::sqrt(terms.null_variance) +
-                       normal_quantile(power) * std::sqrt(terms.variance)) /
-                      distance;
-  const double rows = std::ceil(root * root);
+  const double reach =
+      normal_quantile(1 - alpha) * std::sqrt(terms.null_variance) + normal_quantile(power) * std::sqrt(terms.variance);
+  // distance - span / rows = reach / sqrt(rows)
+  const double root = (reach + std::sqrt(reach * reach + 4 * distance * terms.span)) / (2 * distance);
+  // Where all rows are alike the other's weight alone counts: (1 - distance / span)^rows = alpha.
+  const double rows = std::ceil(std::max(root * root, -std::log(alpha) * terms.span / distance));
   if (rows > 1e12) return std::nullopt;
   return std::max<int64_t>(2, static_cast<int64_t>(rows));
 }
 
 double power_of_rows(int64_t rows, const PowerTerms& terms, double alpha) {
-  const double distance = (terms.margin + terms.difference) * std::sqrt(static_cast<double>(rows));
+  const double n = static_cast<double>(rows);
+  const double distance = (terms.margin + terms.difference - terms.span / n) * std::sqrt(n);
   if (terms.variance <= 0) return distance > normal_quantile(1 - alpha) * std::sqrt(terms.null_variance) ? 1 : 0;
   return normal_cdf((distance - normal_quantile(1 - alpha) * std::sqrt(terms.null_variance)) /
                     std::sqrt(terms.variance));

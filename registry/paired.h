@@ -59,14 +59,32 @@ class PairedBootstrap {
   std::vector<double> means_;  // sorted
 };
 
+/// The distribution of a mean of values that lie between `least` and `greatest`, when one more row might have been the
+/// worst (for bounds from below) or the best (from above): the mean under random weights of the rows and that one.
+/// Gaffke's bounds (2005, Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative
+/// variable), of which no distribution is known that they fail for, and none is proven to (Learned-Miller and Thomas
+/// 2020, A new confidence interval for the mean of a bounded random variable). Of values at the two ends alone they are
+/// Clopper and Pearson's. Error(bad_input) for no values, or one beyond the ends.
+class BoundedMean {
+ public:
+  BoundedMean(std::span<const double> values, double least, double greatest, int64_t draws, uint64_t seed);
+  /// As PairedBootstrap's.
+  double above_p_value(double value) const;
+  double below_p_value(double value) const;
+  ConfidenceBounds bounds(double alpha) const;
+
+ private:
+  std::vector<double> low_, high_;  // sorted
+};
+
 /// Adjusted p-values in the order given (Holm 1979).
 std::vector<double> holm(std::span<const double> p_values);
 
 /// What the power of a one-sided test against "at most -margin" follows from (Liu, Hsueh, Hsieh and Chen 2002, Tests
 /// for equivalence or non-inferiority for paired binary data): the true difference, and the variance of one pair's
-/// difference as the test takes it and as it is.
+/// difference as the test takes it and as it is; `span`: how far the row of BoundedMean lies from the mean.
 struct PowerTerms {
-  double margin = 0, difference = 0, null_variance = 0, variance = 0;
+  double margin = 0, difference = 0, null_variance = 0, variance = 0, span = 0;
 };
 /// Of the score test, when a share `gains` and `losses` of all pairs differ.
 PowerTerms power_terms(double gains, double losses, double margin);

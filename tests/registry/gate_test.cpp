@@ -121,7 +121,54 @@ TEST(PromotionGate, FloorsOfAValueWithItsStandardError) {
   EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::reject);
   given.floors[0].standard_error = 0;
   given.floors[0].value = 10;
+  given.floors[0].exact = true;
   EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::promote);
+}
+
+TEST(PromotionGate, NoErrorIsNoProof) {
+  PromotionCase given = outcomes(960, 25, 15);
+  given.floors = {{.name = "nats", .at_least = {}, .at_most = 10, .value = 9, .n = 50}};
+  const PromotionVerdict unknown = judge_promotion(given);
+  EXPECT_EQ(unknown.decision, PromotionDecision::inconclusive);
+  EXPECT_FALSE(unknown.more_rows);
+  EXPECT_TRUE(says(unknown, "nats 9, must be at most 10: not shown")) << unknown.evidence["reasons"].dump();
+  given.floors[0].n = 1;
+  EXPECT_EQ(judge_promotion(given).more_rows, 1);
+  // No refusal in a handful of answers shows little: of 298 and more it shows at most 0.01.
+  given.floors = {{.name = "refusal", .at_least = {}, .at_most = 0.01, .outcomes = std::vector<double>(20, 0)}};
+  const PromotionVerdict few = judge_promotion(given);
+  EXPECT_EQ(few.decision, PromotionDecision::inconclusive);
+  ASSERT_TRUE(few.more_rows);
+  EXPECT_NEAR(static_cast<double>(*few.more_rows), 298 - 20, 2);
+  given.floors[0].outcomes.resize(300, 0);
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::promote);
+  // Shares of a row too.
+  given.floors = {{.name = "f1", .at_least = 0.9, .at_most = {}, .outcomes = std::vector<double>(10, 0.95)}};
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::inconclusive);
+  given.floors[0].outcomes.resize(200, 0.95);
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::promote);
+  given.floors[0].outcomes.push_back(1.5);
+  EXPECT_THROW(judge_promotion(given), Error);
+}
+
+TEST(PromotionGate, TheFirstModelHasFloorsAndLimitsAlone) {
+  PromotionCase given;
+  given.without_champion = true;
+  const PromotionVerdict free = judge_promotion(given);
+  EXPECT_EQ(free.decision, PromotionDecision::promote);
+  EXPECT_EQ(free.reasons.front(), "there is no champion to compare with: floors and limits decide");
+  EXPECT_FALSE(free.evidence.contains("all"));
+  given.floors = {{.name = "exact_match", .at_least = 0.9, .at_most = {}, .outcomes = std::vector<double>(20, 1)}};
+  const PromotionVerdict few = judge_promotion(given);
+  EXPECT_EQ(few.decision, PromotionDecision::inconclusive);
+  ASSERT_TRUE(few.more_rows);
+  EXPECT_TRUE(says(few, "needs " + std::to_string(*few.more_rows) + " more rows"));
+  given.floors[0].outcomes.resize(20 + static_cast<size_t>(*few.more_rows), 1);
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::promote);
+  given.limits = {{.name = "bytes", .value = 101, .at_most = 100}};
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::reject);
+  given.champion = given.challenger = {1};
+  EXPECT_THROW(judge_promotion(given), Error);
 }
 
 TEST(PromotionGate, RejectsBeyondALimit) {
@@ -137,6 +184,41 @@ TEST(PromotionGate, RejectsBeyondALimit) {
   EXPECT_EQ(verdict.reasons.front(), "tokens_per_second 19, must be at least 20: exceeded");
 }
 
+TEST(PromotionGate, FewScoresShowNothing) {
+  PromotionCase given{.champion = std::vector<double>(49, 0.5), .challenger = std::vector<double>(49, 0.7)};
+  const PromotionVerdict few = judge_promotion(given);
+  EXPECT_EQ(few.decision, PromotionDecision::inconclusive);
+  EXPECT_EQ(few.more_rows, 1);
+  EXPECT_TRUE(says(few, "49 rows of scores show nothing"));
+  given.challenger.assign(49, 0.1);
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::inconclusive);
+  given.champion.resize(50, 0.5);
+  given.challenger.assign(50, 0.7);
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::promote);
+  // A slice of as few is not judged apart.
+  given.champion.resize(100, 0.5);
+  given.challenger.resize(100, 0.7);
+  given.slices = {{"some", {}}};
+  for (size_t i = 0; i < 49; ++i) given.slices[0].rows.push_back(i);
+  EXPECT_EQ(judge_promotion(given).evidence["slices_too_small"].size(), 1u);
+}
+
+TEST(PromotionGate, CountsOnARowThatLosesAllItCan) {
+  // As good on each of 60 rows; of scores that may lose 1, a twentieth of all rows may do so all the same.
+  PromotionCase given{.champion = std::vector<double>(60, 0.5), .challenger = std::vector<double>(60, 0.5)};
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::promote);
+  given.range = 1;
+  const PromotionVerdict open = judge_promotion(given);
+  EXPECT_EQ(open.decision, PromotionDecision::inconclusive);
+  ASSERT_TRUE(open.more_rows);
+  EXPECT_NEAR(static_cast<double>(*open.more_rows), 149 - 60, 2);  // 0.98^149 = 0.05
+  given.champion.resize(60 + static_cast<size_t>(*open.more_rows), 0.5);
+  given.challenger = given.champion;
+  EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::promote);
+  given.challenger[0] = 2;
+  EXPECT_THROW(judge_promotion(given), Error);
+}
+
 TEST(PromotionGate, JudgesScoresByTheBootstrap) {
   PromotionCase given;
   for (int i = 0; i < 300; ++i) {
@@ -145,7 +227,7 @@ TEST(PromotionGate, JudgesScoresByTheBootstrap) {
   }
   const PromotionVerdict verdict = judge_promotion(given);
   EXPECT_EQ(verdict.decision, PromotionDecision::promote);
-  EXPECT_EQ(verdict.evidence["test"], "paired bootstrap, BCa");
+  EXPECT_EQ(verdict.evidence["test"], "paired bootstrap, BCa, and Gaffke's bound");
   for (double& score : given.challenger) score -= 0.1;
   EXPECT_EQ(judge_promotion(given).decision, PromotionDecision::reject);
 }

@@ -8,6 +8,7 @@
 #include <map>
 #include <numeric>
 
+#include "core/error.h"
 #include "core/json.h"
 #include "core/rng.h"
 #include "tests/registry/pairs.h"
@@ -157,6 +158,58 @@ TEST(Paired, BootstrapsErrorAndPowerAreThoseOfTheFormula) {
   const double expected = power_of_rows(rows, {0.05, 0.02, 0.09, 0.09}, 0.05);
   EXPECT_GE(shown(0.02), band(expected, trials).first);
   EXPECT_LE(shown(0.02), band(expected, trials).second);
+}
+
+TEST(Paired, BoundedMeanOfSharesIsClopperAndPearsons) {
+  for (const auto& [right, rows] : {std::pair{0, 50}, {3, 40}, {40, 40}, {70, 200}}) {
+    std::vector<double> values(static_cast<size_t>(rows), 0);
+    std::fill_n(values.begin(), right, 1.0);
+    const BoundedMean mean(values, 0, 1, 100'000, 5);
+    const auto [low, high] = mean.bounds(0.05);
+    const ConfidenceBounds expected = clopper_pearson(right, rows, 0.05);
+    EXPECT_NEAR(low, expected.low, 0.002) << right << " of " << rows;
+    EXPECT_NEAR(high, expected.high, 0.002) << right << " of " << rows;
+    EXPECT_NEAR(mean.above_p_value(low), 0.05, 1e-3 + (right == 0)) << right << " of " << rows;
+    EXPECT_NEAR(mean.below_p_value(high), 0.05, 1e-3 + (right == rows)) << right << " of " << rows;
+  }
+  EXPECT_THROW(BoundedMean({}, 0, 1, 100, 1), Error);
+  EXPECT_THROW(BoundedMean(std::vector<double>{2}, 0, 1, 100, 1), Error);
+}
+
+TEST(Paired, BoundedMeanHoldsItsLevelWhereTheBootstrapDoesNot) {
+  const int trials = 1000;
+  const auto rate = [&](auto&& p_value) {
+    int count = 0;
+    for (uint64_t trial = 1; trial <= static_cast<uint64_t>(trials); ++trial) count += p_value(trial) <= 0.05;
+    return static_cast<double>(count) / trials;
+  };
+  // One row in twenty loses everything, at the margin: often none of them is seen.
+  for (const size_t rows : {20, 50, 100}) {
+    const double limit = band(0.05, trials).second;
+    EXPECT_LE(rate([&](uint64_t trial) {
+                return BoundedMean(drawn_rare_losses(rows, 0.05, rows, trial), -1, 1, 1000, trial).above_p_value(-0.05);
+              }),
+              limit)
+        << rows;
+  }
+  EXPECT_GT(rate([&](uint64_t trial) {
+              return PairedBootstrap(drawn_rare_losses(20, 0.05, 20, trial), 1000, trial).above_p_value(-0.05);
+            }),
+            0.3)
+      << "else this test shows nothing";
+}
+
+TEST(Paired, PowerCountsTheRowThatWasNotSeen) {
+  // Of rows that are all alike, between -1 and 1: as many as Clopper and Pearson need.
+  const auto rows = rows_for_power({.margin = 0.05, .span = 1}, 0.05, 0.8);
+  ASSERT_TRUE(rows);
+  EXPECT_LE(clopper_pearson(0, *rows, 0.05).high, 0.05);
+  EXPECT_GT(clopper_pearson(0, *rows - 3, 0.05).high, 0.05);
+  const PowerTerms terms{0.05, 0, 0.09, 0.09, 1};
+  const auto more = rows_for_power(terms, 0.05, 0.8);
+  EXPECT_GT(*more, *rows_for_power({0.05, 0, 0.09, 0.09}, 0.05, 0.8));
+  EXPECT_GE(power_of_rows(*more, terms, 0.05), 0.8);
+  EXPECT_LT(power_of_rows(*more - 2, terms, 0.05), 0.8);
 }
 
 TEST(Paired, NoNumberOfRowsShowsWhatIsNotSo) {

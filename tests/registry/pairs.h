@@ -33,4 +33,19 @@ inline std::vector<double> drawn_differences(size_t rows, double mean, double de
   return sample;
 }
 
+/// Of mean 0 and a long tail of losses: exponentials of normal numbers, turned round.
+inline std::vector<double> drawn_skewed(size_t rows, double mean, uint64_t seed, uint64_t trial) {
+  std::vector<double> sample = drawn_differences(rows, 0, 1, seed, trial);
+  for (double& x : sample) x = mean - (std::exp(x) - std::exp(0.5));
+  return sample;
+}
+
+/// All alike, but for a few that lose 1.
+inline std::vector<double> drawn_rare_losses(size_t rows, double loss, uint64_t seed, uint64_t trial) {
+  Rng rng(seed, trial);
+  std::vector<double> sample(rows);
+  for (double& x : sample) x = rng.uniform() < loss ? -1 : 0;
+  return sample;
+}
+
 }  // namespace retort
