@@ -18,6 +18,14 @@ constexpr int kAttempts = 4;
 
 size_t ignore(char*, size_t size, size_t count, void*) { return size * count; }
 
+/// Scheme, host and port. The rest of a webhook's URL, and a name before the host, may be its secret.
+std::string shown_url(const std::string& url) {
+  const size_t host = url.find("://") == url.npos ? 0 : url.find("://") + 3;
+  const std::string authority = url.substr(host, url.find_first_of("/?#", host) - host);
+  const size_t at = authority.rfind('@');
+  return url.substr(0, host) + (at == authority.npos ? authority : authority.substr(at + 1));
+}
+
 /// Empty when it was taken, else why not; `again`: another attempt may do.
 std::string post_once(const std::string& url, const std::string& json, bool& again) {
   std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), curl_easy_cleanup);
@@ -57,18 +65,19 @@ std::string post_once(const std::string& url, const std::string& json, bool& aga
 }  // namespace
 
 void http_post(const std::string& url, const std::string& json, double retry_seconds) {
+  const std::string shown = shown_url(url);
   if (!url.starts_with("https://") && !(url.starts_with("http://") && is_loopback_url(url)))
-    fail(Exit::usage, "{}: what is sent would be readable on its way; allowed: https", url);
+    fail(Exit::usage, "{}: what is sent would be readable on its way; allowed: https", shown);
   for (int attempt = 1;; ++attempt) {
     bool again = false;
     const std::string reason = post_once(url, json, again);
     if (reason.empty()) return;
     if (!again || attempt == kAttempts)
-      fail(Exit::unavailable, "{}: not delivered ({} attempts): {}", url, attempt, reason);
-    log::warn("{}: {}; trying again", url, reason);
+      fail(Exit::unavailable, "{}: not delivered ({} attempts): {}", shown, attempt, reason);
+    log::warn("{}: {}; trying again", shown, reason);
     const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(retry_seconds * (1 << attempt));
     while (std::chrono::steady_clock::now() < end) {
-      if (stop_signal()) fail(Exit::retry, "{}: stopped by a signal", url);
+      if (stop_signal()) fail(Exit::retry, "{}: stopped by a signal", shown);
       std::this_thread::sleep_for(std::chrono::milliseconds(std::min<int64_t>(100, 1 + int64_t(retry_seconds * 1000))));
     }
   }

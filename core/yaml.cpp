@@ -90,43 +90,43 @@ bool fits_literal_block(const std::string& text) {
   return std::all_of(text.begin(), text.end(), [](unsigned char c) { return c == '\n' || (c >= 0x20 && c != 0x7f); });
 }
 
-// ${ in resolved text is text: it must not be taken for a reference when the file is read again.
-std::string escaped(const std::string& text) {
-  std::string result;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text.compare(i, 2, "${") == 0) result += '$';
-    result += text[i];
-  }
-  return result;
-}
-
-void emit(YAML::Emitter& out, const YamlNode& node) {
+void emit(YAML::Emitter& out, const YamlNode& node, bool keep_environment) {
   switch (node.kind) {
     case Kind::null:
       out << YAML::Null;
       return;
     case Kind::list:
       out << YAML::BeginSeq;
-      for (const auto& item : node.items) emit(out, item);
+      for (const auto& item : node.items) emit(out, item, keep_environment);
       out << YAML::EndSeq;
       return;
     case Kind::map:
       out << YAML::BeginMap;
       for (const auto& [key, value] : node.entries) {
         out << YAML::Key << key << YAML::Value;
-        emit(out, value);
+        emit(out, value, keep_environment);
       }
       out << YAML::EndMap;
       return;
     case Kind::scalar:
       break;
   }
+  if (keep_environment && !node.kept.empty()) {
+    out << node.kept;
+    return;
+  }
   if (fits_literal_block(node.text)) {
     out << YAML::Literal;
   } else if (node.quoted && needs_quotes(node)) {
     out << YAML::DoubleQuoted;
   }
-  out << escaped(node.text);
+  out << escaped_references(node.text);
+}
+
+std::string dumped(const YamlNode& root, bool keep_environment) {
+  YAML::Emitter out;
+  emit(out, root, keep_environment);
+  return std::string(out.c_str(), out.size()) + "\n";
 }
 
 std::string kind_of(const YamlNode& node) {
@@ -176,6 +176,7 @@ bool Yaml::is_map() const { return node_->kind == Kind::map; }
 std::string Yaml::shown() const {
   std::string text = as_json().dump(-1, ' ', false, Json::error_handler_t::replace);
   if (node_->kind == Kind::scalar && !node_->quoted) text = node_->text;
+  if (!node_->kept.empty()) text = node_->kept;  // messages are logged, and what came from there may be a secret
   if (text.size() <= 80) return text;
   size_t end = 76;
   while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a UTF-8 sequence
@@ -242,10 +243,13 @@ std::string Yaml::as_string() const {
 
 Json Yaml::as_json() const { return untyped(*node_); }
 
-std::string Yaml::dump() const {
-  YAML::Emitter out;
-  emit(out, *node_);
-  return std::string(out.c_str(), out.size()) + "\n";
+std::string Yaml::dump() const { return dumped(*node_, false); }
+
+std::string stored_yaml(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
+  YamlNode root = parse_yaml_tree(text, name);
+  for (const std::string& override : overrides) apply_override(root, override);
+  resolve_yaml_tree(root, name);
+  return dumped(root, true);
 }
 
 }  // namespace retort

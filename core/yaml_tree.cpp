@@ -207,13 +207,19 @@ class Resolver {
 
   void replace(YamlNode& node, size_t depth) {
     const std::string text = node.text;
-    std::string result;
+    std::string result, kept;
+    bool from_environment = false;
+    const auto add = [&](const std::string& part) {
+      result += part;
+      kept += escaped_references(part);
+    };
     for (size_t at = 0; at < text.size();) {
       const size_t dollar = text.find("${", at);
-      result.append(text, at, dollar - at);
+      add(text.substr(at, dollar - at));
       if (dollar == text.npos) break;
       if (dollar > at && text[dollar - 1] == '$') {  // "$${": the first dollar is already in the result
         result += '{';
+        kept += "${";
         at = dollar + 2;
         continue;
       }
@@ -225,6 +231,8 @@ class Resolver {
         const char* value = std::getenv(reference.c_str() + 4);
         if (!value) refuse(node, fmt::format("the environment variable {} is not set", reference.substr(4)));
         result += value;
+        kept += "${" + reference + "}";
+        from_environment = true;
         if (dollar == 0 && at == text.size()) node.quoted = false;  // a number in a variable is a number
         continue;
       }
@@ -234,9 +242,12 @@ class Resolver {
         refuse(node, fmt::format("${{{}}} is a list, a map or null and cannot be part of a text", reference));
       }
       result += target.text;
+      kept += target.kept.empty() ? escaped_references(target.text) : target.kept;
+      from_environment |= !target.kept.empty();
       if ((bytes_ += target.text.size()) > kMaxText) refuse(node, "the text grows without end");
     }
     node.text = std::move(result);
+    if (from_environment) node.kept = std::move(kept);
   }
 
   YamlNode& find(const YamlNode& from, const std::string& reference, size_t depth) {
@@ -265,6 +276,15 @@ class Resolver {
 };
 
 }  // namespace
+
+std::string escaped_references(const std::string& text) {
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text.compare(i, 2, "${") == 0) result += '$';
+    result += text[i];
+  }
+  return result;
+}
 
 YamlNode* YamlNode::find(std::string_view key) {
   for (auto& [name, value] : entries) {

@@ -16,6 +16,7 @@ struct YamlNode {
   bool resolved = false;  ///< its ${…} are replaced
   int line = 0;           ///< from 1; of the key where there is one
   std::string text;       ///< of a scalar
+  std::string kept;       ///< the same with ${env:…} as it stood, and ${ escaped; empty: nothing came from there
   std::string origin;     ///< "command line: a.b=c"; empty: the file
   std::string path;       ///< "data.train[0].path"
   std::vector<YamlNode> items;
@@ -32,6 +33,14 @@ void apply_override(YamlNode& root, const std::string& text);
 
 /// Replaces every ${…}, then sets every node's path.
 void resolve_yaml_tree(YamlNode& root, const std::string& name);
+
+/// ${ in resolved text is text: it must not be taken for a reference when the file is read again.
+std::string escaped_references(const std::string& text);
+
+/// The text as YAML with overrides and references applied, but for ${env:NAME}, which stands as it was written: what is
+/// stored must not hold a secret. Errors as Yaml::parse.
+std::string stored_yaml(const std::string& text, const std::string& name,
+                        const std::vector<std::string>& overrides = {});
 
 /// "file:12 a.b" or "command line: a.b=c".
 std::string place_of(const YamlNode& node, const std::string& name);

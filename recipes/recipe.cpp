@@ -1,7 +1,9 @@
 #include "recipes/recipe.h"
 
 #include "adapters/attach.h"
+#include "core/files.h"
 #include "core/hash.h"
+#include "core/yaml_tree.h"
 #include "data/encode.h"
 
 namespace retort {
@@ -181,8 +183,8 @@ Recipe load_recipe(const std::filesystem::path& path, const std::vector<std::str
   const Yaml yaml = Yaml::load(path, overrides);
   Recipe recipe = from_yaml<Recipe>(yaml);
   recipe.file = path;
-  recipe.text = yaml.dump();
-  recipe.hash = sha256_hex(recipe.text);
+  recipe.text = stored_yaml(read_text(path), path.string(), overrides);
+  recipe.hash = sha256_hex(yaml.dump());
   if (recipe.name.empty() || recipe.name[0] == '.' || recipe.name.find_first_of("/\\\n") != std::string::npos)
     yaml["name"].refuse("a name must not be empty, start with a dot or hold a slash: it becomes a folder");
   adapter_kind(recipe.adapter.kind);

@@ -88,8 +88,8 @@ struct Recipe {
   std::string license;                    ///< of the result, for the files' metadata; empty: the base's
 
   std::filesystem::path file;  ///< the recipe's own path
-  std::string text;            ///< resolved: overrides and interpolation applied
-  std::string hash;            ///< SHA-256 of `text`
+  std::string text;            ///< overrides and interpolation applied, but for ${env:NAME}: it is stored and shown
+  std::string hash;            ///< SHA-256 of the text with these too
 };
 
 const Schema<Recipe>& schema_of(Recipe*);

@@ -340,8 +340,26 @@ TEST_F(HttpTest, APostIsTriedAgainWhenTheServerMayRecover) {
 }
 
 TEST_F(HttpTest, NothingIsPostedInTheClear) {
-  expect_error(Exit::usage, {"http://example.org/hook", "https"}, [] { http_post("http://example.org/hook", "{}"); });
+  expect_error(Exit::usage, {"http://example.org", "https"}, [] { http_post("http://example.org/hook", "{}"); });
   expect_error(Exit::usage, {"ftp://"}, [] { http_post("ftp://localhost/hook", "{}"); });
+}
+
+TEST_F(HttpTest, AWebhooksSecretIsNotShown) {
+  HttpServer strict([](const ServerRequest&) { return ServerReply{.status = 404}; });
+  const auto message = [](const std::string& url) -> std::string {
+    try {
+      http_post(url, "{}", 0.01);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(message(strict.url("/services/T0KEN?k=T0KEN")), strict.url() + ": not delivered (1 attempts): status 404");
+  for (const char* url : {"http://me:T0KEN@example.org/T0KEN", "ftp://example.org?T0KEN", "T0KEN@nowhere"}) {
+    const std::string shown = message(url);
+    EXPECT_NE(shown, "");
+    EXPECT_EQ(shown.find("T0KEN"), std::string::npos) << shown;
+  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "core/rng.h"
+#include "core/yaml_tree.h"
 #include "tests/core/support.h"
 
 namespace retort {
@@ -118,6 +119,21 @@ TEST(Yaml, ReferencesTakeValuesAndVariables) {
   EXPECT_EQ(root["env"].as_int(), 7);
   EXPECT_EQ(root["home"].as_string(), "x7");
   EXPECT_EQ(root["price"].as_string(), "${name} and other");
+}
+
+TEST(Yaml, WhatIsStoredNamesVariablesInsteadOfTheirValues) {
+  setenv("RETORT_TEST_VARIABLE", "T0KEN", 1);
+  const std::string text =
+      "hook: https://h/${env:RETORT_TEST_VARIABLE}?a=$${b}&c=${n}\nsame: ${hook}\npart: see ${hook}\nn: 3\n"
+      "alone: \"${env:RETORT_TEST_VARIABLE}\"\n";
+  const Yaml root = parse(text);
+  EXPECT_EQ(root["part"].as_string(), "see https://h/T0KEN?a=${b}&c=3");
+  const std::string stored = stored_yaml(text, "r.yaml");
+  EXPECT_EQ(stored.find("T0KEN"), std::string::npos) << stored;
+  EXPECT_EQ(parse(stored).as_json(), root.as_json()) << stored;
+  EXPECT_NE(root.dump().find("T0KEN"), std::string::npos);
+  EXPECT_EQ(stored_yaml(text, "r.yaml", {"same=${n}"}).find("T0KEN"), std::string::npos);
+  expect_error(Exit::usage, {"found ${env:RETORT_TEST_VARIABLE}"}, [&] { root["alone"].as_int(); });
 }
 
 TEST(Yaml, BadReferencesAreRefused) {

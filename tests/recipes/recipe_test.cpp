@@ -53,6 +53,20 @@ TEST_F(RecipeFile, EveryShippedRecipeLoads) {
   EXPECT_GE(count, 1);
 }
 
+TEST_F(RecipeFile, TheStoredTextHoldsNoValueOfTheEnvironment) {
+  setenv("RETORT_TEST_HOOK", "T0KEN", 1);
+  const std::string text =
+      std::string(minimal) + "retrain: {notify: {webhook: \"https://h/${env:RETORT_TEST_HOOK}\"}}\n";
+  const Recipe recipe = load(text);
+  EXPECT_EQ(recipe.retrain->notify.webhook, "https://h/T0KEN");
+  EXPECT_EQ(recipe.text.find("T0KEN"), std::string::npos) << recipe.text;
+  const Recipe again = load(recipe.text);
+  EXPECT_EQ(again.hash, recipe.hash);
+  setenv("RETORT_TEST_HOOK", "another", 1);
+  EXPECT_NE(load(text).hash, recipe.hash) << "what the recipe says counts";
+  unsetenv("RETORT_TEST_HOOK");
+}
+
 TEST_F(RecipeFile, TheReferencePageIsTheSchemas) {
   EXPECT_EQ(read_text(RETORT_SOURCE_DIR "/docs/recipe.md"), recipe_reference())
       << "run: retort schema --markdown > docs/recipe.md";
