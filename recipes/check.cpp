@@ -6,6 +6,7 @@
 #include "recipes/distill.h"
 #include "recipes/guards.h"
 #include "recipes/prepare.h"
+#include "recipes/retrain_judge.h"
 #include "recipes/run_folder.h"
 #include "recipes/stages.h"
 #include "trainer/plan.h"
@@ -14,6 +15,7 @@ namespace retort {
 
 Json check_recipe(const Recipe& recipe, const ProgressSink& progress) {
   check_run_folder(recipe);
+  if (recipe.retrain) check_retrain(recipe);
   const Prepared prepared = prepare(recipe, std::time(nullptr), progress);
   const auto model = CausalLM::load(*prepared.checkpoint, load_options(recipe));
   check_against_model(recipe, prepared, *model);

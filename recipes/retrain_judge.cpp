@@ -69,80 +69,8 @@ const Evaluation& named(const std::vector<Evaluation>& evaluations, const std::s
   fail(Exit::internal, "no evaluator gave {}", name);
 }
 
-/// The first rows that both files can read, in the same order.
-void keep_common(std::vector<EvaluationRow>& a, std::vector<EvaluationRow>& b) {
-  const auto without = [](std::vector<EvaluationRow>& rows, const std::vector<EvaluationRow>& others) {
-    std::set<std::string> places;
-    for (const EvaluationRow& row : others) places.insert(row.place);
-    std::erase_if(rows, [&](const EvaluationRow& row) { return !places.contains(row.place); });
-  };
-  without(a, b);
-  without(b, a);
-}
-
-std::vector<PromotionSlice> slices_of(const std::vector<EvaluationRow>& rows, size_t count, const std::string& by) {
-  std::map<std::string, PromotionSlice> slices;
-  for (size_t i = 0; by != "none" && i < std::min(count, rows.size()); ++i) {
-    const std::string& place = rows[i].place;
-    const std::string name = by == "answer" ? rows[i].expected : place.substr(0, place.rfind(':'));
-    PromotionSlice& slice = slices[name];
-    slice.name = name;
-    slice.rows.push_back(i);
-  }
-  std::vector<PromotionSlice> list;
-  for (auto& [name, slice] : slices) list.push_back(std::move(slice));
-  return list;
-}
-
-std::vector<PromotionLimit> limits_of(const PromotionOptions& gate, const fs::path& file, int threads) {
-  std::vector<PromotionLimit> limits;
-  if (gate.max_bytes)
-    limits.push_back({.name = "bytes",
-                      .value = static_cast<double>(fs::file_size(file)),
-                      .at_most = static_cast<double>(*gate.max_bytes)});
-  if (!gate.max_first_token_seconds && !gate.min_tokens_per_second) return limits;
-  const Speed speed = measure_speed(file, threads);
-  if (gate.max_first_token_seconds)
-    limits.push_back({.name = "seconds to the first token",
-                      .value = speed.first_token_seconds,
-                      .at_most = gate.max_first_token_seconds});
-  if (gate.min_tokens_per_second)
-    limits.push_back({.name = "tokens per second",
-                      .value = speed.generation_tokens_per_second,
-                      .at_least = gate.min_tokens_per_second});
-  return limits;
-}
-
-PromotionFloor floor_of(const std::string& name, const FloorOptions& limit, const Evaluation& evaluation) {
-  PromotionFloor floor{.name = name, .at_least = limit.at_least, .at_most = limit.at_most};
-  floor.value = evaluation.value;
-  floor.standard_error = evaluation.standard_error;
-  floor.n = evaluation.n;
-  if (evaluation.unit != "share" || evaluation.better == 0 || evaluation.influence.empty()) return floor;
-  // A share of rows is bounded exactly; one of tokens, or a mean of parts, by its standard error.
-  std::vector<double> outcomes = outcomes_of(evaluation);
-  for (double& outcome : outcomes) outcome *= evaluation.better;
-  if (std::all_of(outcomes.begin(), outcomes.end(), [](double x) { return x == 0 || x == 1; }))
-    floor.outcomes = std::move(outcomes);
-  return floor;
-}
-
-/// Whether a floor of the gate's evidence is shown to hold.
-bool is_shown(const Json& floor) {
-  return (!floor.contains("at_least") || floor["low"] >= floor["at_least"]) &&
-         (!floor.contains("at_most") || floor["high"] <= floor["at_most"]);
-}
-
-/// There is no one to be worse than: what the gate found of floors and limits decides.
-void decide_alone(PromotionVerdict& verdict) {
-  Json& evidence = verdict.evidence;
-  if (verdict.decision != PromotionDecision::reject &&
-      std::all_of(evidence["floors"].begin(), evidence["floors"].end(), is_shown))
-    verdict.decision = PromotionDecision::promote;
-  std::erase_if(verdict.reasons, [](const std::string& reason) { return reason.starts_with("there is no row"); });
-  verdict.reasons.insert(verdict.reasons.begin(), "there is no champion to compare with: floors and limits decide");
-  evidence["decision"] = name_of(verdict.decision);
-  evidence["reasons"] = verdict.reasons;
+bool is_share(const Evaluation& evaluation, const std::vector<double>& rows) {
+  return evaluation.unit == "share" && std::all_of(rows.begin(), rows.end(), [](double x) { return x >= 0 && x <= 1; });
 }
 
 }  // namespace
@@ -184,21 +112,82 @@ void check_retrain(const Recipe& recipe) {
            name);
 }
 
+void keep_common(std::vector<EvaluationRow>& a, std::vector<EvaluationRow>& b) {
+  const auto without = [](std::vector<EvaluationRow>& rows, const std::vector<EvaluationRow>& others) {
+    std::set<std::string> places;
+    for (const EvaluationRow& row : others) places.insert(row.place);
+    std::erase_if(rows, [&](const EvaluationRow& row) { return !places.contains(row.place); });
+  };
+  without(a, b);
+  without(b, a);
+}
+
+std::vector<PromotionSlice> slices_of(const std::vector<EvaluationRow>& rows, size_t count, const std::string& by) {
+  std::map<std::string, PromotionSlice> slices;
+  for (size_t i = 0; by != "none" && i < std::min(count, rows.size()); ++i) {
+    const std::string& place = rows[i].place;
+    const std::string name = by == "answer" ? rows[i].expected : place.substr(0, place.rfind(':'));
+    PromotionSlice& slice = slices[name];
+    slice.name = name;
+    slice.rows.push_back(i);
+  }
+  std::vector<PromotionSlice> list;
+  for (auto& [name, slice] : slices) list.push_back(std::move(slice));
+  return list;
+}
+
+std::vector<PromotionLimit> limits_of(const PromotionOptions& gate, uint64_t bytes,
+                                      const std::function<Speed()>& measure) {
+  std::vector<PromotionLimit> limits;
+  if (gate.max_bytes)
+    limits.push_back(
+        {.name = "bytes", .value = static_cast<double>(bytes), .at_most = static_cast<double>(*gate.max_bytes)});
+  if (!gate.max_first_token_seconds && !gate.min_tokens_per_second) return limits;
+  const Speed speed = measure();
+  if (gate.max_first_token_seconds)
+    limits.push_back({.name = "seconds to the first token",
+                      .value = speed.first_token_seconds,
+                      .at_most = gate.max_first_token_seconds});
+  if (gate.min_tokens_per_second)
+    limits.push_back({.name = "tokens per second",
+                      .value = speed.generation_tokens_per_second,
+                      .at_least = gate.min_tokens_per_second});
+  return limits;
+}
+
+std::vector<double> values_of(const Evaluation& evaluation) {
+  // An influence is the row's part of the mean, less the mean: undone, and free of rounding where values are 0 or 1.
+  std::vector<double> values;
+  const auto n = static_cast<double>(evaluation.influence.size());
+  for (const double influence : evaluation.influence) {
+    const double value = evaluation.value + n * influence;
+    const double whole = std::round(value);
+    values.push_back(std::abs(value - whole) < 1e-9 ? whole : value);
+  }
+  return values;
+}
+
 std::vector<double> outcomes_of(const Evaluation& evaluation) {
   if (evaluation.influence.empty())
     fail(Exit::usage,
          "retrain.gate: {} is no mean over rows, so that two models cannot be compared row by row; choose "
          "another evaluator",
          evaluation.name);
-  // An influence is the row's part of the mean, less the mean: undone, and free of rounding where outcomes are 0 or 1.
-  std::vector<double> outcomes;
-  const auto n = static_cast<double>(evaluation.influence.size());
-  for (const double influence : evaluation.influence) {
-    const double value = evaluation.value + n * influence;
-    const double whole = std::round(value);
-    outcomes.push_back(evaluation.better * (std::abs(value - whole) < 1e-9 ? whole : value));
-  }
+  std::vector<double> outcomes = values_of(evaluation);
+  for (double& outcome : outcomes) outcome *= evaluation.better;
   return outcomes;
+}
+
+PromotionFloor floor_of(const std::string& name, const FloorOptions& limit, const Evaluation& evaluation) {
+  PromotionFloor floor{.name = name, .at_least = limit.at_least, .at_most = limit.at_most};
+  floor.value = evaluation.value;
+  floor.standard_error = evaluation.standard_error;
+  floor.n = evaluation.n;
+  floor.exact = evaluation.details.value("exact", false);
+  // A share of rows has bounds of its own; one of tokens, or a mean of parts, by its standard error.
+  std::vector<double> values = values_of(evaluation);
+  if (is_share(evaluation, values)) floor.outcomes = std::move(values);
+  return floor;
 }
 
 Judgement judge(const Recipe& recipe, const fs::path& champion, const fs::path& challenger,
@@ -221,6 +210,7 @@ Judgement judge(const Recipe& recipe, const fs::path& champion, const fs::path& 
   const Answers ours = answers_of(recipe, evaluators, std::move(rows), *tokenizer, challenger, "challenger", progress);
   Judgement judgement{.verdict = {}, .evaluations = Json::array(), .accuracy = {}};
   PromotionCase given;
+  given.without_champion = champion.empty();
   const Evaluation& challenged = ours.evaluations.front();
   if (!champion.empty()) {
     const Answers theirs =
@@ -228,15 +218,18 @@ Judgement judge(const Recipe& recipe, const fs::path& champion, const fs::path& 
     judgement.evaluations.push_back(theirs.evaluations.front().to_json());
     given.champion = outcomes_of(theirs.evaluations.front());
     given.challenger = outcomes_of(challenged);
+    if (is_share(theirs.evaluations.front(), values_of(theirs.evaluations.front())) &&
+        is_share(challenged, values_of(challenged)))
+      given.range = 1;
     given.slices = slices_of(ours.rows, given.challenger.size(), options.slices);
   }
   for (const Evaluation& evaluation : ours.evaluations) judgement.evaluations.push_back(evaluation.to_json());
   for (const auto& [name, limit] : options.floors)
     given.floors.push_back(floor_of(name, limit, named(ours.evaluations, name)));
-  given.limits = limits_of(options, challenger, static_cast<int>(recipe.threads));
+  given.limits = limits_of(options, fs::file_size(challenger),
+                           [&] { return measure_speed(challenger, static_cast<int>(recipe.threads)); });
   const PromotionRule rule{.margin = options.margin, .alpha = options.alpha, .min_slice_rows = options.min_slice_rows};
   judgement.verdict = judge_promotion(given, rule);
-  if (champion.empty()) decide_alone(judgement.verdict);
   if (challenged.unit == "share") judgement.accuracy = challenged.value;
   return judgement;
 }

@@ -89,7 +89,10 @@ std::vector<Evaluation> measure(const EvaluatorOptions& given, const Measured& m
                      {"both", both.value},
                      {"both_stderr", both.standard_error}});
   }
-  result.details = {{"output_share", options.output_share}, {"prices", std::move(table)}};
+  // A list price has no error.
+  result.details = {{"output_share", options.output_share},
+                    {"prices", std::move(table)},
+                    {"exact", !options.prices.front().machine_hour}};
   return {result};
 }
 

@@ -67,6 +67,104 @@ TEST(RetrainOutcomes, AreWhatEachRowGave) {
   expect_error(Exit::usage, {"retrain.gate", "exact_match"}, [&] { outcomes_of(evaluation); });
 }
 
+/// A row of this place, with its expected answer.
+EvaluationRow held_out(const std::string& place, const std::string& expected = "") {
+  EvaluationRow row;
+  row.place = place;
+  row.expected = expected;
+  return row;
+}
+
+TEST(RetrainGate, ComparesRowsThatBothFilesCanRead) {
+  std::vector<EvaluationRow> a = {held_out("a:1"), held_out("a:2"), held_out("a:4")},
+                             b = {held_out("a:2"), held_out("a:3"), held_out("a:4")};
+  keep_common(a, b);
+  for (const auto* rows : {&a, &b}) {
+    ASSERT_EQ(rows->size(), 2u);
+    EXPECT_EQ(rows->at(0).place, "a:2");
+    EXPECT_EQ(rows->at(1).place, "a:4");
+  }
+}
+
+TEST(RetrainGate, SlicesByAnswerOrFile) {
+  const std::vector<EvaluationRow> rows = {held_out("a.jsonl:1", "yes"), held_out("a.jsonl:2", "no"),
+                                           held_out("b.jsonl:1", "yes"), held_out("b.jsonl:2", "no")};
+  EXPECT_TRUE(slices_of(rows, 4, "none").empty());
+  const auto by_answer = slices_of(rows, 3, "answer");  // the evaluator looked at three
+  ASSERT_EQ(by_answer.size(), 2u);
+  EXPECT_EQ(by_answer[0].name, "no");
+  EXPECT_EQ(by_answer[0].rows, (std::vector<size_t>{1}));
+  EXPECT_EQ(by_answer[1].rows, (std::vector<size_t>{0, 2}));
+  const auto by_file = slices_of(rows, 4, "file");
+  ASSERT_EQ(by_file.size(), 2u);
+  EXPECT_EQ(by_file[0].name, "a.jsonl");
+  EXPECT_EQ(by_file[1].rows, (std::vector<size_t>{2, 3}));
+}
+
+TEST(RetrainGate, FloorsHaveTheirRowsWhereTheyAreShares) {
+  Evaluation refusal;
+  refusal.name = "refusal";
+  refusal.unit = "share";
+  refusal.better = 0;
+  estimate_ratio(std::vector<RowScore>{{0, 1}, {1, 1}, {0, 1}, {0, 1}}, refusal);
+  const PromotionFloor share = floor_of("refusal", {.at_least = {}, .at_most = 0.01}, refusal);
+  EXPECT_EQ(share.outcomes, (std::vector<double>{0, 1, 0, 0}));
+  EXPECT_EQ(share.at_most, 0.01);
+  EXPECT_FALSE(share.at_least);
+  // None in four rows is no proof.
+  estimate_ratio(std::vector<RowScore>{{0, 1}, {0, 1}, {0, 1}, {0, 1}}, refusal);
+  const PromotionFloor none = floor_of("refusal", {.at_least = {}, .at_most = 0.01}, refusal);
+  PromotionCase first;
+  first.without_champion = true;
+  first.floors = {none};
+  EXPECT_EQ(judge_promotion(first).decision, PromotionDecision::inconclusive);
+  // Fewer are better, and the floor is still of the share itself.
+  refusal.better = -1;
+  estimate_ratio(std::vector<RowScore>{{0, 1}, {1, 1}}, refusal);
+  EXPECT_EQ(floor_of("refusal", {.at_least = {}, .at_most = 0.6}, refusal).outcomes, (std::vector<double>{0, 1}));
+  // Of other units, and of files, the value with its error.
+  Evaluation bits = refusal;
+  bits.unit = "bits";
+  const PromotionFloor value = floor_of("bits", {.at_least = 0.2, .at_most = {}}, bits);
+  EXPECT_TRUE(value.outcomes.empty());
+  EXPECT_EQ(value.value, 0.5);
+  EXPECT_GT(value.standard_error, 0);
+  EXPECT_EQ(value.n, 2);
+  EXPECT_FALSE(value.exact);
+  bits.influence.clear();
+  bits.details["exact"] = true;
+  EXPECT_TRUE(floor_of("price", {}, bits).exact);
+}
+
+TEST(RetrainGate, MeasuresSpeedOnlyForALimitOfSpeed) {
+  const auto never = []() -> Speed {
+    ADD_FAILURE() << "measured";
+    return {};
+  };
+  EXPECT_TRUE(limits_of({}, 7, never).empty());
+  PromotionOptions options;
+  options.max_bytes = 8;
+  const auto bytes = limits_of(options, 7, never);
+  ASSERT_EQ(bytes.size(), 1u);
+  EXPECT_EQ(bytes[0].value, 7);
+  EXPECT_EQ(bytes[0].at_most, 8);
+  options.max_first_token_seconds = 0.5;
+  options.min_tokens_per_second = 20;
+  int measured = 0;
+  const auto limits = limits_of(options, 7, [&]() -> Speed {
+    ++measured;
+    return {.generation_tokens_per_second = 30, .first_token_seconds = 0.25};
+  });
+  EXPECT_EQ(measured, 1);
+  ASSERT_EQ(limits.size(), 3u);
+  EXPECT_EQ(limits[1].value, 0.25);
+  EXPECT_EQ(limits[1].at_most, 0.5);
+  EXPECT_FALSE(limits[1].at_least);
+  EXPECT_EQ(limits[2].value, 30);
+  EXPECT_EQ(limits[2].at_least, 20);
+  EXPECT_FALSE(limits[2].at_most);
+}
+
 TEST(RetrainHarm, IsToldOnlyWithConfidence) {
   const auto traffic = [](int right, int wrong) {
     std::vector<TrafficRow> rows;
