@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 #include "cli/command.h"
 #include "core/error.h"
@@ -98,6 +99,10 @@ int main(int argc, char** argv) {
   } catch (const Error& error) {
     std::fprintf(stderr, "retort: %s\n", error.what());
     return static_cast<int>(error.exit());
+  } catch (const std::filesystem::filesystem_error& error) {
+    // A disk that is full or read-only, where no better message was at hand.
+    std::fprintf(stderr, "retort: %s: %s (%s)\n", error.path1().c_str(), error.code().message().c_str(), error.what());
+    return static_cast<int>(Exit::io);
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "retort: out of memory\n");
     return static_cast<int>(Exit::internal);

@@ -49,6 +49,13 @@ TEST_F(Retrain, FromTheFirstModelToTheNext) {
     EXPECT_NE(html.find(part), std::string::npos) << part;
 }
 
+TEST_F(Retrain, AFolderThatCannotBeMadeIsAnErrorOfTheDisk) {
+  const ProcessResult result = run("2026-01-05", {"output_dir=" + (folder / "held.jsonl").string()});
+  EXPECT_EQ(result.status, 74) << result.errors;
+  EXPECT_NE(result.errors.find("held.jsonl/retrain"), std::string::npos) << result.errors;
+  EXPECT_NE(result.errors.find("Not a directory"), std::string::npos) << result.errors;
+}
+
 TEST_F(Retrain, AnAlarmAfterAPromotionTakesItBack) {
   const std::string first = verdict_of(run("2026-01-05"))["champion"]["sha256"];
   add_rows(300, 20, false);
