@@ -204,7 +204,13 @@ Json evaluate_route(const RouteEvaluation& options) {
   const Router router = read_router(options.router);
   const RouteData data = read_route_rows(options.data);
   RouteSource now = data.source;
-  if (!options.small.empty()) now.small_sha256 = sha256_file(options.small);
+  if (!options.small.empty()) {
+    now.small_sha256 = sha256_file(options.small);
+    // What serves is another file: a gateway must not go on by what this one could do.
+    if (!router.revoked && now.small_sha256 != router.source.small_sha256)
+      revoke_router(options.router, fmt::format("the small model is {} now: {}", options.small.string(),
+                                                now.small_sha256.substr(0, 12)));
+  }
   require_valid(router, now, options.router.string());
   if (!options.drift.empty()) {
     const Json drift = read_json(options.drift);

@@ -63,7 +63,12 @@ TEST(Route, CalibratesEvaluatesRefusesAndRevokes) {
   const ProcessResult another = retort(evaluate);
   EXPECT_EQ(another.status, 65);
   EXPECT_NE(another.errors.find("calibrated for the small model"), std::string::npos) << another.errors;
+  EXPECT_EQ(read_json(path("router.json"))["revoked"], true);
+  EXPECT_NE(read_json(path("router.json"))["reason"].get<std::string>().find("the small model is"), std::string::npos);
   write_atomic(path("model.gguf"), "the small model");
+  EXPECT_EQ(retort(evaluate).status, 65) << "until it is calibrated again";
+  ASSERT_EQ(retort({"route", "calibrate", path("rows.jsonl"), "--epsilon", "0.1", "--out", path("router.json")}).status,
+            0);
 
   auto with_drift = [&](bool alarm) {
     write_json(path("drift.json"), {{"drift", {{"decision", {{"alarm", alarm}}}}}});
