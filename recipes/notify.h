@@ -2,15 +2,20 @@
 #pragma once
 
 #include <filesystem>
-#include <string>
 #include <vector>
 
 #include "recipes/retrain_options.h"
 
 namespace retort {
 
-/// Tells everyone; what failed is returned, for people, and changes nothing else: a verdict stands whoever heard it.
-/// The program has ten minutes. `verdict` is a JSON file.
-std::vector<std::string> notify(const NotifyOptions& options, const std::filesystem::path& verdict);
+enum class Channel { command, webhook };
+const char* name_of(Channel channel);
+
+/// Those that the options name.
+std::vector<Channel> channels_of(const NotifyOptions& options);
+
+/// Tells one of them, with the content of the JSON file `verdict`. The program has ten minutes. Errors: unavailable
+/// (the program failed, the URL did not take it), retry (stopped by a signal), usage (a URL that is no https://).
+void notify(const NotifyOptions& options, Channel channel, const std::filesystem::path& verdict);
 
 }  // namespace retort

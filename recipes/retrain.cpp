@@ -163,11 +163,9 @@ void Slot::gather() {
   drift_ = watch(recipe_, model, traffic, day_, folder_ / "drift", progress_);
   if (drift_.is_null()) return;
   facts_.drift = drift_["drift"]["decision"]["alarm"] == Json(true);
-  verdict_["drift"] = {{"alarm", *facts_.drift},
-                       {"reasons", drift_["drift"]["decision"]["reasons"]},
-                       {"notes", drift_["drift"]["notes"]},
-                       {"report", "drift/report.html"}};
+  verdict_["drift"] = drift_evidence(drift_["drift"]);
   registry_.keep_drift_state(lease_, champion_->sha256, name_, verdict_["drift"]);
+  verdict_["drift"]["report"] = "drift/report.html";
 }
 
 std::optional<Slot::Ending> Slot::back_to_previous() {
@@ -199,15 +197,6 @@ RunOutcome Slot::trained() {
   return run_recipe(recipe, /*resume=*/true, progress_);
 }
 
-/// What the registry keeps of a model, for its card.
-Json info_of(const Json& report, const Json& file) {
-  Json info{{"name", report["name"]}, {"retort", report["retort"]}, {"export", file}};
-  for (const char* key : {"model", "adapter", "data", "guards", "train", "environment"})
-    if (report.contains(key)) info[key] = report[key];
-  if (info.contains("train")) info["train"].erase("curve");
-  return info;
-}
-
 Slot::Ending Slot::challenge() {
   const RunOutcome run = trained();
   const Json& exported = run.report["export"];
@@ -229,7 +218,7 @@ Slot::Ending Slot::challenge() {
                             {"bytes", (*file)["bytes"]},
                             {"type", (*file)["type"]}};
   challenger_ = {path, sha256};
-  info_ = info_of(run.report, *file);
+  info_ = card_info(recipe_, run.report, *file, verdict_);
   if (stop_signal()) fail(Exit::retry, "stopped by a signal before the gate; the next call goes on from here");
   const Judgement judged = judge(recipe_, champion_ ? champion_->file : fs::path(), path, progress_);
   verdict_["gate"] = judged.verdict.evidence;
@@ -243,7 +232,9 @@ Slot::Ending Slot::challenge() {
   // What belongs to the model lies ready before it serves. An undecided one may be promoted by hand.
   rows_.write(rows_file(sha256));
   if (ending.decision == Decision::inconclusive) {
-    registry_.challenge(lease_, path, info_);
+    if (registry_.challenge(lease_, path, info_).sha256 != sha256)
+      fail(Exit::bad_input, "{}: it changed after it was exported; remove the folder of this slot and call again",
+           path.string());
   } else if (recipe_.drift) {
     make_profile(recipe_, watched(sha256, path), progress_);
   }
@@ -265,6 +256,7 @@ Slot::Ending Slot::end() {
 
 Json Slot::decide() {
   fs::create_directories(folder_);
+  mark_attempt(folder_, lease_.model());
   if (!request_.check) registry_.begin_run(lease_, key_, name_, now_);
   const Ending ending = end();
   Json verdict{{"schema", 1},
@@ -320,9 +312,15 @@ void Slot::publish(const Json& verdict) const {
   if (verdict["decision"] == name_of(Decision::due)) {
     fs::remove(folder_ / "verdict.json");  // it is none yet
   } else {
-    for (const std::string& problem : tell_verdicts(options_.notify, attempts(), lease_.model()))
-      log::warn("{}", problem);
-    tidy_attempts(attempts(), lease_.model(), options_.keep);
+    try {
+      revoke_for(verdict, folder_, options_.router);
+    } catch (const Error& error) {
+      log::warn("retrain.router: {}", error.what());
+    }
+    const std::vector<Attempt> decided = decided_attempts(attempts(), lease_.model());
+    for (const std::string& problem : tell_verdicts(options_.notify, decided)) log::warn("{}", problem);
+    tidy_attempts(decided, options_.keep, folder_);
+    tidy_abandoned(attempts(), lease_.model(), folder_);
   }
   if (!options_.metrics.empty()) write_atomic(options_.metrics, retrain_metrics(verdict));
 }

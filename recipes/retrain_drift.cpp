@@ -71,6 +71,18 @@ Json watch(const Recipe& recipe, const WatchedModel& watched, std::vector<Traffi
                      progress);
 }
 
+Json drift_evidence(const Json& drift) {
+  Json evidence{{"alarm", drift["decision"]["alarm"] == Json(true)},
+                {"reasons", drift["decision"]["reasons"]},
+                {"notes", drift["notes"]},
+                {"average_run_length", drift["average_run_length"]}};
+  if (drift["slots"].empty()) return evidence;
+  const Json& slot = drift["slots"].back();
+  for (const char* key : {"slot", "rows", "level", "signals"})
+    if (slot.contains(key)) evidence[key] = slot[key];
+  return evidence;
+}
+
 std::optional<bool> is_harmful(const std::vector<TrafficRow>& rows, double before, double harm) {
   int64_t labelled = 0, right = 0;
   for (const TrafficRow& row : rows) {

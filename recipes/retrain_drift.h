@@ -28,6 +28,10 @@ std::vector<TrafficRow> fresh_traffic(const Recipe& recipe, const std::filesyste
 Json watch(const Recipe& recipe, const WatchedModel& watched, std::vector<TrafficRow> rows, Day today,
            const std::filesystem::path& out, const ProgressSink& progress);
 
+/// What is kept of the "drift" of such a report: the alarm, why, its level against the average run length, and every
+/// signal of the last slot with effect and p-value.
+Json drift_evidence(const Json& drift);
+
 /// Whether labelled answers are right less often than `before` by more than `harm`, with 95 % confidence either way;
 /// nothing when that cannot be told.
 std::optional<bool> is_harmful(const std::vector<TrafficRow>& rows, double before, double harm);

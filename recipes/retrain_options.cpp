@@ -51,14 +51,19 @@ void from_yaml(const Yaml& node, WhenOptions& when) {
 }
 
 Json json_schema_of(WhenOptions*) {
-  return {{"oneOf",
-           {{{"type", "string"}},
-            {{"type", "object"},
-             {"properties",
-              {{"expression", {{"type", "string"}}},
-               {"every", {{"type", "string"}}},
-               {"new_rows", {{"type", "integer"}, {"minimum", 1}}}}},
-             {"additionalProperties", false}}}}};
+  return {
+      {"oneOf",
+       {{{"type", "string"}},
+        {{"type", "object"},
+         {"properties",
+          {{"expression", {{"type", "string"}, {"default", ""}, {"description", "over the facts; empty: not asked"}}},
+           {"every", {{"type", "string"}, {"default", ""}, {"description", "the champion's age; empty: not asked"}}},
+           {"new_rows",
+            {{"type", "integer"},
+             {"minimum", 1},
+             {"default", nullptr},
+             {"description", "that the champion has not seen; null: not asked"}}}}},
+         {"additionalProperties", false}}}}};
 }
 
 Json json_of(const WhenOptions& when) {
@@ -88,7 +93,9 @@ const Schema<PromotionOptions>& schema_of(PromotionOptions*) {
           .field("evaluator", &O::evaluator, "its name or kind in evaluate; empty: the first that looks at rows")
           .field("margin", &O::margin, "how much worse than the champion counts as no worse, in the evaluator's unit",
                  {.minimum = 0})
-          .field("alpha", &O::alpha, "probability of promoting one that is worse by the margin, at most",
+          .field("alpha", &O::alpha,
+                 "probability of promoting one that is worse by the margin: at most for outcomes of 0 or 1, about for "
+                 "scores",
                  {.minimum = 1e-6, .maximum = 0.5})
           .field("slices", &O::slices, "also judged apart, with Holm's correction: rows by expected answer, or by file",
                  {.one_of = {"none", "answer", "file"}})
@@ -131,12 +138,14 @@ const Schema<RetrainOptions>& schema_of(RetrainOptions*) {
           .field("gate", &O::gate, "challenger against champion")
           .field("watch_slots", &O::watch_slots,
                  "slots after a promotion in which an alarm takes it back; 0: never by itself", {.minimum = 0})
-          .field(
-              "keep", &O::keep,
-              "runs before the last whose exported files stay in output_dir; `retort registry gc` tidies the registry",
-              {.minimum = 0})
+          .field("keep", &O::keep,
+                 "slots before the last whose files stay in output_dir, of those that trained and of the others; "
+                 "`retort registry gc` tidies the registry",
+                 {.minimum = 0})
           .field("notify", &O::notify, "who is told")
-          .field("metrics", &O::metrics, "OpenMetrics text for node_exporter's textfile folder; empty: none");
+          .field("metrics", &O::metrics, "OpenMetrics text for node_exporter's textfile folder; empty: none")
+          .field("router", &O::router,
+                 "a router's file (docs/router.md), revoked by a promotion, a roll-back and an alarm; empty: none");
   return schema;
 }
 

@@ -62,6 +62,7 @@ struct RetrainOptions {
   int64_t keep = 5;
   NotifyOptions notify;
   std::string metrics;
+  std::string router;  ///< a router's file, revoked when its small model serves no more or the traffic moves
 };
 const Schema<RetrainOptions>& schema_of(RetrainOptions*);
 

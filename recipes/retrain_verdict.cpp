@@ -1,9 +1,14 @@
 #include "recipes/retrain_verdict.h"
 
 #include <algorithm>
+#include <chrono>
+#include <tuple>
 
+#include "core/error.h"
 #include "core/files.h"
+#include "core/log.h"
 #include "monitor/open_metrics.h"
+#include "monitor/router.h"
 #include "recipes/notify.h"
 #include "report/report.h"
 
@@ -29,17 +34,32 @@ const Ending& ending(Decision decision) {
                        [&](const Ending& ending) { return ending.decision == decision; });
 }
 
-/// Attempts of a model that came to a verdict; several models may share a folder.
-std::vector<fs::path> decided_below(const fs::path& folder, const std::string& model) {
-  std::vector<fs::path> decided;
+constexpr auto kAbandoned = std::chrono::days(7);
+
+/// Runs of an attempt: <attempt>/<name>/<time>-<hash> with a report.
+std::vector<fs::path> runs_of(const fs::path& attempt) {
+  std::vector<fs::path> runs;
   std::error_code none;
-  for (const auto& entry : fs::directory_iterator(folder, none)) {
-    const fs::path file = entry.path() / "verdict.json";
-    if (fs::exists(file) && json_get<std::string>(read_json(file), "model", file.string()) == model)
-      decided.push_back(entry.path());
+  for (const auto& name : fs::directory_iterator(attempt, none)) {
+    if (name.is_symlink(none) || !name.is_directory(none)) continue;
+    for (const auto& run : fs::directory_iterator(name.path(), none))
+      if (!run.is_symlink(none) && fs::exists(run.path() / "report.json", none)) runs.push_back(run.path());
   }
-  std::sort(decided.begin(), decided.end());
-  return decided;
+  return runs;
+}
+
+/// Tells one channel unless it knows; false when it could not be told.
+bool tell(const NotifyOptions& options, Channel channel, const fs::path& attempt, std::vector<std::string>& failed) {
+  const fs::path told = attempt / fmt::format("told.{}", name_of(channel));
+  if (fs::exists(told)) return true;
+  try {
+    notify(options, channel, attempt / "verdict.json");
+  } catch (const Error& error) {
+    failed.push_back(error.what());
+    return false;
+  }
+  write_atomic(told, "");
+  return true;
 }
 
 }  // namespace
@@ -53,34 +73,106 @@ void write_verdict(const fs::path& folder, const Json& report) {
   write_json(folder / "verdict.json", report["retrain"]);
 }
 
-std::vector<std::string> tell_verdicts(const NotifyOptions& options, const fs::path& folder, const std::string& model) {
+Json card_info(const Recipe& recipe, const Json& report, const Json& file, const Json& verdict) {
+  Json info{{"name", report["name"]},
+            {"retort", report["retort"]},
+            {"license", recipe.license.empty() ? "unknown" : recipe.license},
+            {"export", file}};
+  for (const char* key : {"model", "adapter", "data", "guards", "train", "environment"})
+    if (report.contains(key)) info[key] = report[key];
+  if (info.contains("train")) info["train"].erase("curve");
+  if (info.contains("model")) info["base_model"] = info["model"].value("hub_id", info["model"].value("source", ""));
+  info["datasets"] = Json::array();
+  for (const DatasetOptions& rows : recipe.data.train)
+    info["datasets"].push_back(source_of(recipe, rows.path.string()).uri);
+  info["guards"]["looked_for"] = json_of(recipe.data.guards);
+  for (const char* key : {"due", "drift"})
+    if (verdict.contains(key)) info[key] = verdict[key];
+  if (info.contains("drift")) info["drift"].erase("report");  // beside the verdict's page, not beside the card
+  return info;
+}
+
+std::vector<Attempt> decided_attempts(const fs::path& folder, const std::string& model) {
+  std::vector<Attempt> attempts;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder, none)) {
+    const fs::path file = entry.path() / "verdict.json";
+    if (!fs::exists(file, none)) continue;
+    try {
+      const Json verdict = read_json(file);
+      const std::string where = file.string();
+      if (json_get<std::string>(verdict, "model", where) != model) continue;
+      attempts.push_back({.path = entry.path(),
+                          .exit = json_get<int>(verdict, "exit", where),
+                          .decided_at = json_get<int64_t>(verdict, "decided_at", where),
+                          .trained = verdict.contains("run")});
+    } catch (const Error& error) {
+      log::warn("{}; it is left out: remove the folder, the registry has the verdict", error.what());
+    }
+  }
+  std::sort(attempts.begin(), attempts.end(), [](const Attempt& a, const Attempt& b) {
+    return std::tie(a.decided_at, a.path) < std::tie(b.decided_at, b.path);
+  });
+  return attempts;
+}
+
+std::vector<std::string> tell_verdicts(const NotifyOptions& options, const std::vector<Attempt>& attempts) {
   std::vector<std::string> failed;
-  for (const fs::path& attempt : decided_below(folder, model)) {
-    if (fs::exists(attempt / "told")) continue;
-    const fs::path file = attempt / "verdict.json";
-    const bool silent = read_json(file)["exit"] == 0 && !options.when_nothing_is_due;
-    const std::vector<std::string> problems = silent ? std::vector<std::string>() : notify(options, file);
-    if (problems.empty()) write_atomic(attempt / "told", "");
-    failed.insert(failed.end(), problems.begin(), problems.end());
+  std::vector<Channel> channels = channels_of(options);
+  bool all = true;
+  for (const Attempt& attempt : attempts) {
+    if (fs::exists(attempt.path / "told")) continue;
+    const bool silent = attempt.exit == 0 && !options.when_nothing_is_due;
+    if (!silent)
+      all &=
+          std::erase_if(channels, [&](Channel channel) { return !tell(options, channel, attempt.path, failed); }) == 0;
+    if (silent || all) write_atomic(attempt.path / "told", "");
   }
   return failed;
 }
 
-void tidy_attempts(const fs::path& folder, const std::string& model, int64_t keep) {
-  std::vector<std::pair<fs::file_time_type, fs::path>> runs;
+void tidy_attempts(const std::vector<Attempt>& attempts, int64_t keep, const fs::path& now) {
   std::error_code none;
-  for (const fs::path& attempt : decided_below(folder, model)) {
-    for (fs::recursive_directory_iterator at(attempt, none), end; !none && at != end; at.increment(none)) {
-      if (at.depth() > 1) at.disable_recursion_pending();
-      if (at.depth() == 2 && at->path().filename() == "report.json")
-        runs.emplace_back(fs::last_write_time(at->path()), at->path().parent_path());
+  int64_t with_run = 0, without = 0;
+  for (auto attempt = attempts.rbegin(); attempt != attempts.rend(); ++attempt) {
+    int64_t& newer = attempt->trained ? with_run : without;
+    if (newer++ > keep && attempt->path != now) {
+      fs::remove_all(attempt->path, none);
+      continue;
     }
+    for (const fs::path& run : runs_of(attempt->path)) fs::remove_all(run / "checkpoints", none);
   }
-  std::sort(runs.begin(), runs.end(), std::greater<>());
-  for (size_t i = 0; i < runs.size(); ++i) {
-    fs::remove_all(runs[i].second / "checkpoints", none);
-    if (i > 0 && std::cmp_greater(i, keep)) fs::remove_all(runs[i].second / "export", none);
+}
+
+void tidy_abandoned(const fs::path& folder, const std::string& model, const fs::path& now) {
+  std::error_code none;
+  const auto limit = fs::file_time_type::clock::now() - kAbandoned;
+  for (const auto& entry : fs::directory_iterator(folder, none)) {
+    const fs::path mark = entry.path() / "model";
+    if (entry.path() == now || fs::exists(entry.path() / "verdict.json", none)) continue;
+    if (!fs::exists(mark, none) || fs::last_write_time(mark, none) > limit || read_text(mark) != model) continue;
+    fs::remove_all(entry.path(), none);
   }
+}
+
+void mark_attempt(const fs::path& attempt, const std::string& model) { write_atomic(attempt / "model", model); }
+
+void revoke_for(const Json& verdict, const fs::path& attempt, const fs::path& router) {
+  const fs::path done = attempt / "router";
+  if (router.empty() || fs::exists(done)) return;
+  const std::string slot = verdict["slot"], decision = verdict["decision"];
+  const Json& champion = verdict["champion"];
+  const std::string serves = champion.is_object() ? champion["sha256"].get<std::string>() : "";
+  const bool promoted = decision == name_of(Decision::promoted);
+  const bool changed = promoted || decision == name_of(Decision::rolled_back);
+  const bool alarm = verdict.contains("drift") && verdict["drift"]["alarm"] == Json(true);
+  if (fs::exists(router)) {
+    if (changed && read_router(router).source.small_sha256 != serves)
+      revoke_router(router, fmt::format("{} in slot {}: {} serves", decision, slot, serves.substr(0, 12)));
+    else if (alarm && !promoted)
+      revoke_router(router, fmt::format("drift: the alarm was raised in slot {}", slot));
+  }
+  write_atomic(done, "");
 }
 
 std::string retrain_metrics(const Json& verdict) {

@@ -1,6 +1,8 @@
 #include "registry/card.h"
 
+#include <algorithm>
 #include <array>
+#include <boost/math/distributions/students_t.hpp>
 #include <ctime>
 
 #include "core/error.h"
@@ -34,6 +36,47 @@ std::string cell(const Json& value) {
     line += c == '\n' || c == '\r' ? ' ' : c;
   }
   return line;
+}
+
+/// What lies below a value, as "key value, key value" or "value, value".
+std::string line_of(const Json& value) {
+  if (!value.is_structured()) return cell(value);
+  std::string text;
+  for (const auto& [key, item] : value.items()) {
+    const std::string line = line_of(item);
+    if (line.empty()) continue;
+    if (!text.empty()) text += ", ";
+    text += value.is_object() ? cell(key) + " " + line : line;
+  }
+  return text;
+}
+
+/// Rows of a table: a value that is known by its path, a list in one, a list of objects in one each.
+void add_rows(const Json& value, const std::string& path, std::string& rows) {
+  const bool objects =
+      value.is_array() && std::any_of(value.begin(), value.end(), [](const Json& item) { return item.is_object(); });
+  if (!value.is_object() && !objects) {
+    if (const std::string line = line_of(value); !line.empty()) rows += fmt::format("| {} | {} |\n", cell(path), line);
+    return;
+  }
+  for (const auto& [key, item] : value.items()) {
+    const std::string below = path.empty() ? key : path + "." + key;
+    if (objects)
+      rows += fmt::format("| {} | {} |\n", cell(below), line_of(item));
+    else
+      add_rows(item, below, rows);
+  }
+}
+
+/// Student's, of a mean with this standard error over n rows; empty where that is not known.
+std::string interval(const Json& entry) {
+  if (!entry["value"].is_number() || !entry["stderr"].is_number() || !entry["n"].is_number_integer()) return "";
+  const double error = entry["stderr"].get<double>();
+  const auto n = entry["n"].get<int64_t>();
+  if (!(error > 0) || n < 2) return "";
+  const boost::math::students_t student(static_cast<double>(n - 1));
+  const double value = entry["value"].get<double>(), reach = boost::math::quantile(student, 0.975) * error;
+  return fmt::format("{:.4g} to {:.4g}", value - reach, value + reach);
 }
 
 std::string front_matter(const ModelVersion& version, const Json& evaluations) {
@@ -87,6 +130,7 @@ Json describe_version(const Registry& registry, const ModelVersion& version) {
           {"aliases", aliases},
           {"info", version.info},
           {"evaluations", registry.evaluations(version.model, version.sha256)},
+          {"drift", registry.drift_state(version.model, version.sha256)},
           {"decisions", decisions}};
 }
 
@@ -97,13 +141,22 @@ std::string model_card(const Registry& registry, const ModelVersion& version) {
                       version.model, cell(version.file.filename().string()), version.bytes, version.sha256,
                       day_and_time(version.added_at));
   for (const Json& alias : all["aliases"]) text += fmt::format("| is | {} |\n", cell(alias));
-  if (version.info.is_object())
-    for (const auto& [key, value] : version.info.items()) text += fmt::format("| {} | {} |\n", cell(key), cell(value));
+  std::string sections;
+  if (version.info.is_object()) {
+    for (const auto& [key, value] : version.info.items()) {
+      const bool section = value.is_object() && !value.empty();
+      if (section) sections += fmt::format("\n## {}\n\n| | |\n|---|---|\n", cell(key));
+      add_rows(value, section ? "" : key, section ? sections : text);
+    }
+  }
   if (!all["evaluations"].empty()) {
-    text += "\n## Evaluations\n\n| what | data | on | value | standard error | rows |\n|---|---|---|---|---|---|\n";
+    text +=
+        "\n## Evaluations\n\n| what | data | on | value | 95 % interval | standard error | rows |\n"
+        "|---|---|---|---|---|---|---|\n";
     for (const Json& entry : all["evaluations"])
-      text += fmt::format("| {} | {} | {} | {} | {} | {} |\n", cell(entry["name"]), cell(entry["data"]),
-                          cell(entry["on"]), cell(entry["value"]), cell(entry["stderr"]), cell(entry["n"]));
+      text += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", cell(entry["name"]), cell(entry["data"]),
+                          cell(entry["on"]), cell(entry["value"]), interval(entry), cell(entry["stderr"]),
+                          cell(entry["n"]));
   }
   if (!all["decisions"].empty()) text += "\n## Decisions\n\n";
   for (const Json& decision : all["decisions"]) {
@@ -111,7 +164,11 @@ std::string model_card(const Registry& registry, const ModelVersion& version) {
                         decision["slot"] == "" ? "" : ", slot ", cell(decision["slot"]), cell(decision["kind"]));
     for (const Json& reason : decision["reasons"]) text += fmt::format("  - {}\n", cell(reason));
   }
-  return text;
+  if (!all["drift"].is_null()) {
+    text += "\n## Drift since\n\n| | |\n|---|---|\n";
+    add_rows(all["drift"], "", text);
+  }
+  return text + sections;
 }
 
 void export_version(const Registry& registry, const ModelVersion& version, const fs::path& folder) {

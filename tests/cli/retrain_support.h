@@ -29,6 +29,7 @@ struct RetrainFolder {
     write_atomic(recipe, fmt::format(R"(
 name: orders
 seed: 1
+license: apache-2.0
 threads: 1
 output_dir: {0}/runs
 model: {{path: {0}/base, base: f32}}

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include "core/hash.h"
+#include "monitor/router.h"
 #include "tests/cli/retrain_support.h"
+#include "tests/core/http_server.h"
 
 namespace retort {
 namespace {
@@ -47,6 +49,43 @@ TEST_F(Retrain, FromTheFirstModelToTheNext) {
   const std::string html = read_text(page);
   for (const char* part : {"Promoted", "the domain has moved", "Challenger less champion", "drift/report.html"})
     EXPECT_NE(html.find(part), std::string::npos) << part;
+
+  const std::string card = retort({"registry", "card", "orders", "--registry", (folder / "registry").string()}).output;
+  const std::string rows_file = "| files.0 | name " + (folder / "train.jsonl").string() + ", sha256 ";
+  for (const std::string& part :
+       {std::string("license: \"apache-2.0\"\n"), std::string("base_model: "),
+        "datasets: [\"" + (folder / "train.jsonl").string(), rows_file, std::string("\n## guards\n"),
+        std::string("| kept | 100 |"), std::string("| looked_for.pii.action | fail |"), std::string("\n## drift\n"),
+        std::string("| alarm | true |"), std::string("| level | "), std::string("detector ks, "),
+        std::string("| due | "), std::string("| gate.kl_mean | "), std::string("| seed | 1 |"),
+        std::string("| 95 % interval |"), std::string("| bits_per_byte | validation | challenger | ")})
+    EXPECT_NE(card.find(part), std::string::npos) << part << "\n" << card;
+  const Json old = parse_json(retort({"registry", "show", "orders", promoted["champion"]["sha256"].get<std::string>(),
+                                      "--json", "--registry", (folder / "registry").string()})
+                                  .output,
+                              "show");
+  EXPECT_EQ(old["drift"]["alarm"], true);
+  EXPECT_EQ(old["drift"]["slot"], "2026-W03");
+  EXPECT_FALSE(old["drift"]["signals"].empty());
+}
+
+TEST_F(Retrain, FloorsAndLimitsDecideAboutTheFirstModel) {
+  const auto verdict = [&](const std::string& gate) {
+    return verdict_of(run("2026-01-05", {"evaluate=[{kind: bits_per_byte}, {kind: refusal}]", gate}));
+  };
+  const Json missed = verdict("retrain.gate.floors={bits_per_byte: {at_most: 0.001}}");
+  EXPECT_EQ(missed["decision"], "rejected") << missed.dump(1);
+  const Json slow = verdict("retrain.gate.min_tokens_per_second=1e9");
+  EXPECT_EQ(slow["decision"], "rejected") << slow.dump(1);
+  EXPECT_NE(slow["reasons"][0].get<std::string>().find("tokens per second"), std::string::npos);
+  // No refusal in 120 rows does not show that there are fewer than one in a hundred.
+  const Json open = verdict("retrain.gate.floors={refusal: {at_most: 0.01}}");
+  EXPECT_EQ(open["decision"], "inconclusive") << open.dump(1);
+  EXPECT_GT(open["more_rows"].get<int64_t>(), 150);
+  EXPECT_FALSE(fs::exists(champion()));
+  const Json kept = verdict("retrain.gate.floors={refusal: {at_most: 0.05}, bits_per_byte: {at_most: 50}}");
+  EXPECT_EQ(kept["decision"], "promoted") << kept.dump(1);
+  EXPECT_EQ(kept["reasons"][0], "there is no champion to compare with: floors and limits decide");
 }
 
 TEST_F(Retrain, AFolderThatCannotBeMadeIsAnErrorOfTheDisk) {
@@ -54,6 +93,35 @@ TEST_F(Retrain, AFolderThatCannotBeMadeIsAnErrorOfTheDisk) {
   EXPECT_EQ(result.status, 74) << result.errors;
   EXPECT_NE(result.errors.find("held.jsonl/retrain"), std::string::npos) << result.errors;
   EXPECT_NE(result.errors.find("Not a directory"), std::string::npos) << result.errors;
+}
+
+TEST_F(Retrain, SecretsOfTheEnvironmentAreStoredNowhere) {
+  HttpServer server([](const ServerRequest&) { return ServerReply{.status = 404}; });
+  setenv("RETORT_TEST_HOOK", server.url("/T0KEN").c_str(), 1);
+  const std::string router = folder / "router.json";
+  Router of_before;
+  of_before.source.small_sha256 = "old";
+  of_before.isotonic = {{0}, {1}};
+  write_router(router, of_before);
+  const ProcessResult result =
+      run("2026-01-05", {"retrain.notify.webhook=${env:RETORT_TEST_HOOK}", "retrain.router=" + router});
+  unsetenv("RETORT_TEST_HOOK");
+  EXPECT_EQ(result.status, 11) << result.errors;
+  ASSERT_EQ(server.requests().size(), 1u);
+  EXPECT_EQ(server.requests()[0].path, "/T0KEN");
+  EXPECT_EQ(parse_json(server.requests()[0].body, "body")["decision"], "promoted");
+  EXPECT_NE(result.errors.find(server.url() + ": not delivered"), std::string::npos) << result.errors;
+  EXPECT_EQ((result.errors + result.output).find("T0KEN"), std::string::npos) << result.errors;
+  size_t files = 0;
+  for (const char* below : {"runs", "registry"})
+    for (const auto& entry : fs::recursive_directory_iterator(folder / below))
+      if (entry.is_regular_file()) {
+        ++files;
+        EXPECT_EQ(read_text(entry.path()).find("T0KEN"), std::string::npos) << entry.path();
+      }
+  EXPECT_GT(files, 10u);
+  // And the router of the model before serves no more.
+  EXPECT_TRUE(read_router(router).revoked);
 }
 
 TEST_F(Retrain, AnAlarmAfterAPromotionTakesItBack) {
@@ -148,6 +216,9 @@ TEST_F(Retrain, RecipesThatCannotDecideAreRefusedAtOnce) {
   refused("evaluate=[{kind: latency}]", {"retrain.gate.evaluator", "none"});
   refused("retrain.gate.floors={exact_match: {at_least: 0.5}}", {"exact_match"});
   refused("retrain.harm=0.1", {"retrain.harm", "bits_per_byte"});
+  const ProcessResult checked = retort({"check", recipe, "retrain.gate.floors={exact_match: {at_least: 0.5}}"});
+  EXPECT_EQ(checked.status, 64) << checked.errors;
+  EXPECT_NE(checked.errors.find("exact_match"), std::string::npos) << checked.errors;
   EXPECT_EQ(run("2026-01-05", {"--slot", "2026-01-05"}).status, 64);
   EXPECT_EQ(run("soon").status, 64);
   EXPECT_FALSE(fs::exists(folder / "runs/retrain"));

@@ -1,12 +1,19 @@
-// The parts of a retraining: rows that are new, outcomes a row, drift that harms, verdicts and who hears of them.
+// The parts of a retraining: rows that are new, outcomes a row, what the gate is given, drift that harms, verdicts, who
+// hears of them and what stays of them.
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 
 #include "core/files.h"
 #include "monitor/evaluate.h"
+#include "monitor/router.h"
 #include "recipes/retrain_drift.h"
 #include "recipes/retrain_judge.h"
 #include "recipes/retrain_rows.h"
 #include "recipes/retrain_verdict.h"
+#include "tests/core/http_server.h"
 #include "tests/core/support.h"
 
 namespace retort {
@@ -196,33 +203,143 @@ TEST(RetrainVerdict, HasTheCodesOfTheTable) {
   }
 }
 
-TEST_F(RetrainParts, EachModelsVerdictsAreToldOnceAndTidied) {
-  const auto attempt = [&](const std::string& name, const std::string& model, int exit) {
-    const fs::path run = folder / name / "orders" / "20260101T000000Z-01234567";
-    fs::create_directories(run / "checkpoints");
-    fs::create_directories(run / "export");
-    write_atomic(run / "report.json", "{}");
-    write_json(folder / name / "verdict.json", {{"model", model}, {"exit", exit}});
-    return run;
-  };
-  const fs::path a = attempt("a", "orders", 11), b = attempt("b", "orders", 0), c = attempt("c", "others", 12);
-  fs::last_write_time(a / "report.json", fs::last_write_time(b / "report.json") - std::chrono::hours(1));
-  const std::string heard = folder / "heard";
+struct RetrainAttempts : RetrainParts {
+  /// An attempt with a verdict; `run`: it trained.
+  fs::path attempt(const std::string& name, int64_t at, int exit, bool run, const std::string& model = "orders") const {
+    const fs::path path = folder / name;
+    fs::create_directories(path);
+    Json verdict{{"model", model}, {"exit", exit}, {"decided_at", at}};
+    if (run) {
+      const fs::path trained = path / "orders" / "20260101T000000Z-01234567";
+      fs::create_directories(trained / "checkpoints");
+      fs::create_directories(trained / "export");
+      write_atomic(trained / "report.json", "{}");
+      verdict["run"] = "orders/20260101T000000Z-01234567";
+    }
+    write_json(path / "verdict.json", verdict);
+    return path;
+  }
+  std::vector<std::string> tell(const NotifyOptions& options, const std::string& model = "orders") const {
+    return tell_verdicts(options, decided_attempts(folder.path(), model));
+  }
+  /// Verdicts in a file.
+  int heard(const std::string& name) const {
+    int count = 0;
+    const std::string text = read_text(folder / name);
+    for (size_t at = 0; (at = text.find("\"exit\"", at)) != text.npos; ++at) ++count;
+    return count;
+  }
+};
+
+TEST_F(RetrainAttempts, EachChannelIsToldOnce) {
+  attempt("b", 1, 11, true);
+  attempt("a", 2, 12, true);
+  attempt("c", 3, 0, false);
+  attempt("d", 4, 12, true, "others");
   NotifyOptions options;
-  options.command = {"bash", "-c", "cat >> " + heard};
-  EXPECT_TRUE(tell_verdicts(options, folder.path(), "orders").empty());
-  EXPECT_TRUE(tell_verdicts(options, folder.path(), "orders").empty());
-  EXPECT_EQ(parse_json(read_text(heard), "heard")["exit"], 11) << "once, and nothing of nothing";
-  EXPECT_FALSE(fs::exists(folder / "c/told"));
+  options.command = {"bash", "-c", "cat >> " + (folder / "heard").string()};
+  std::atomic<int> status = 404;
+  HttpServer server([&](const ServerRequest&) { return ServerReply{.status = status}; });
+  options.webhook = server.url("/T0KEN");
+  // The webhook fails: asked once, and the command is not told again for that.
+  for (size_t call = 1; call <= 2; ++call) {
+    const std::vector<std::string> failed = tell(options);
+    ASSERT_EQ(failed.size(), 1u);
+    EXPECT_EQ(failed[0].find("T0KEN"), std::string::npos) << failed[0];
+    EXPECT_EQ(server.requests().size(), call);
+    EXPECT_EQ(heard("heard"), 2) << "once each, and nothing of nothing";
+  }
+  EXPECT_LT(read_text(folder / "heard").find("11"), read_text(folder / "heard").find("12")) << "the oldest first";
+  status = 200;
+  EXPECT_TRUE(tell(options).empty());
+  EXPECT_TRUE(tell(options).empty());
+  ASSERT_EQ(server.requests().size(), 4u);
+  EXPECT_EQ(parse_json(server.requests()[2].body, "body")["exit"], 11);
+  EXPECT_EQ(heard("heard"), 2);
+  EXPECT_FALSE(fs::exists(folder / "d/told"));
   options.command = {"false"};
-  EXPECT_EQ(tell_verdicts(options, folder.path(), "others").size(), 1u);
-  EXPECT_FALSE(fs::exists(folder / "c/told"));
-  tidy_attempts(folder.path(), "orders", 0);
-  EXPECT_FALSE(fs::exists(a / "export"));
-  EXPECT_TRUE(fs::exists(b / "export"));
-  EXPECT_TRUE(fs::exists(c / "checkpoints"));
-  EXPECT_FALSE(fs::exists(a / "checkpoints") || fs::exists(b / "checkpoints"));
-  EXPECT_TRUE(fs::exists(a / "report.json"));
+  options.webhook.clear();
+  EXPECT_EQ(tell(options, "others").size(), 1u);
+}
+
+TEST_F(RetrainAttempts, ADamagedOneStopsNothing) {
+  const fs::path good = attempt("a", 1, 11, true), bad = attempt("b", 2, 11, true);
+  write_atomic(bad / "verdict.json", "{\"model\": \"orders\", \"exi");
+  attempt("c", 3, 11, true);
+  write_json(folder / "c/verdict.json", {{"model", "orders"}});
+  const auto attempts = decided_attempts(folder.path(), "orders");
+  ASSERT_EQ(attempts.size(), 1u);
+  EXPECT_EQ(attempts[0].path, good);
+}
+
+TEST_F(RetrainAttempts, OnlyTheLastOnesStay) {
+  std::vector<fs::path> trained, quiet;
+  for (int i = 0; i < 4; ++i) {
+    trained.push_back(attempt("t" + std::to_string(i), 10 * i, 11, true));
+    quiet.push_back(attempt("q" + std::to_string(i), 10 * i + 1, 0, false));
+  }
+  const fs::path other = attempt("z", 0, 12, true, "others");
+  tidy_attempts(decided_attempts(folder.path(), "orders"), 1, quiet[0]);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(fs::exists(trained[static_cast<size_t>(i)]), i >= 2) << i;
+    EXPECT_EQ(fs::exists(quiet[static_cast<size_t>(i)]), i >= 2 || i == 0) << i << ": the slot's own stays";
+  }
+  EXPECT_FALSE(fs::exists(trained[3] / "orders/20260101T000000Z-01234567/checkpoints"));
+  EXPECT_TRUE(fs::exists(trained[3] / "orders/20260101T000000Z-01234567/export"));
+  EXPECT_TRUE(fs::exists(other / "orders/20260101T000000Z-01234567/checkpoints"));
+}
+
+TEST_F(RetrainAttempts, AbandonedOnesGoAfterAWeek) {
+  const auto begun = [&](const std::string& name, const std::string& model, int days) {
+    const fs::path path = folder / name;
+    mark_attempt(path, model);
+    fs::last_write_time(path / "model", fs::file_time_type::clock::now() - std::chrono::days(days));
+    return path;
+  };
+  const fs::path old = begun("a", "orders", 8), young = begun("b", "orders", 6), other = begun("c", "others", 8),
+                 now = begun("d", "orders", 8), decided = begun("e", "orders", 8);
+  write_json(decided / "verdict.json", {{"model", "orders"}, {"exit", 0}, {"decided_at", 1}});
+  fs::create_directories(folder / "f");  // nobody's
+  tidy_abandoned(folder.path(), "orders", now);
+  EXPECT_FALSE(fs::exists(old));
+  for (const fs::path& stays : {young, other, now, decided, folder / "f"}) EXPECT_TRUE(fs::exists(stays)) << stays;
+}
+
+TEST_F(RetrainAttempts, AVerdictRevokesTheRouterOnce) {
+  const fs::path file = folder / "router.json", slot = folder / "slot";
+  const auto router_of = [&](const std::string& small) {
+    Router router;
+    router.source.small_sha256 = small;
+    router.isotonic = {{0}, {1}};
+    write_router(file, router);
+    fs::remove_all(slot);
+    fs::create_directories(slot);
+  };
+  const auto verdict = [](const char* decision, bool alarm) {
+    return Json{
+        {"slot", "2026-W02"}, {"decision", decision}, {"champion", {{"sha256", "new"}}}, {"drift", {{"alarm", alarm}}}};
+  };
+  const auto revoked = [&](const char* decision, bool alarm, const std::string& small) {
+    router_of(small);
+    revoke_for(verdict(decision, alarm), slot, file);
+    const Router after = read_router(file);
+    return after.revoked ? after.reason : "no";
+  };
+  EXPECT_EQ(revoked("promoted", false, "old"), "promoted in slot 2026-W02: new serves");
+  EXPECT_EQ(revoked("promoted", true, "new"), "no") << "made for the new model already";
+  EXPECT_EQ(revoked("rolled_back", true, "old"), "rolled_back in slot 2026-W02: new serves");
+  EXPECT_EQ(revoked("rolled_back", true, "new"), "drift: the alarm was raised in slot 2026-W02");
+  EXPECT_EQ(revoked("nothing_due", true, "new"), "drift: the alarm was raised in slot 2026-W02");
+  EXPECT_EQ(revoked("rejected", false, "old"), "no");
+  // One that was calibrated since stays when the slot's verdict is repeated.
+  revoked("promoted", false, "old");
+  Router fresh = read_router(file);
+  fresh.revoked = false;
+  write_router(file, fresh);
+  revoke_for(verdict("promoted", false), slot, file);
+  EXPECT_FALSE(read_router(file).revoked);
+  revoke_for(verdict("promoted", false), slot, "");
+  revoke_for(verdict("promoted", false), folder / "slot", folder / "none.json");
 }
 
 }  // namespace
