@@ -57,7 +57,7 @@ class Slot {
     validation_ = with_local_paths(recipe, recipe.data.validation, progress);
     Progress shown(progress);
     const fs::path base = pull(source_of(recipe, recipe.model.path), {.progress = &shown});
-    key_ = retrain_key(recipe, train_, validation_, open_checkpoint(base, base_form(recipe))->hash(),
+    key_ = retrain_key(recipe, train_, validation_, open_checkpoint(base, base_form(recipe))->hash(), build_hash(),
                        name_ + (request.force ? " forced" : ""));
     folder_ = attempts() / key_.substr(0, 12);
   }

@@ -8,7 +8,6 @@
 #include "core/files.h"
 #include "core/hash.h"
 #include "recipes/prepare.h"
-#include "recipes/version.h"
 
 namespace retort {
 
@@ -61,9 +60,9 @@ int64_t RowSet::beyond(const RowSet& other) const {
 }
 
 std::string retrain_key(const Recipe& recipe, const std::vector<DatasetOptions>& train,
-                        const std::vector<DatasetOptions>& validation, const std::string& base,
+                        const std::vector<DatasetOptions>& validation, const std::string& base, const std::string& code,
                         const std::string& slot) {
-  std::string parts = recipe.hash + "\n" + base + "\n" + version() + "\n" + slot + "\n";
+  std::string parts = recipe.hash + "\n" + base + "\n" + code + "\n" + slot + "\n";
   for (const auto* files : {&train, &validation}) {
     for (const DatasetOptions& file : *files) parts += dataset_hash(file) + "\n";
     parts += "\n";

@@ -1,6 +1,8 @@
 // retort retrain as a scheduler runs it: verdicts, exit codes, what a repeated, killed or refused slot leaves.
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "core/hash.h"
 #include "monitor/router.h"
 #include "tests/cli/retrain_support.h"
@@ -136,6 +138,19 @@ TEST_F(Retrain, AnAlarmAfterAPromotionTakesItBack) {
   EXPECT_EQ(verdict_of(back)["decision"], "rolled_back");
   EXPECT_EQ(verdict_of(back)["champion"]["sha256"], first);
   EXPECT_EQ(sha256_file(champion()), first);
+}
+
+TEST_F(Retrain, AnotherBuildDecidesAnew) {
+  ASSERT_EQ(run("2026-01-05").status, 11);
+  const fs::path program = folder / "retort";
+  fs::copy_file(RETORT_PROGRAM, program);
+  std::vector<std::string> same = command("2026-01-05");
+  same.insert(same.begin(), program);
+  EXPECT_EQ(verdict_of(run_program(same))["repeated"], true) << "the same bytes at another place";
+  std::ofstream(program, std::ios::app) << "another build";
+  const ProcessResult other = run_program(same);
+  EXPECT_EQ(other.status, 0) << other.errors;
+  EXPECT_EQ(verdict_of(other)["decision"], "nothing_due");
 }
 
 TEST_F(Retrain, GuardsRefuseTheRowsAndThatIsTheSlotsVerdict) {
