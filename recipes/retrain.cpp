@@ -8,6 +8,7 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/signals.h"
+#include "core/temporary_folder.h"
 #include "data/project_key.h"
 #include "models/quantized_checkpoint.h"
 #include "monitor/slot.h"
@@ -36,10 +37,15 @@ const std::string& model_of(const Recipe& recipe) {
   return recipe.retrain->model.empty() ? recipe.name : recipe.retrain->model;
 }
 
-/// One slot under way.
+fs::path registry_of(const Recipe& recipe) {
+  return recipe.retrain->registry.empty() ? recipe.output_dir / "registry" : fs::path(recipe.retrain->registry);
+}
+
+/// One slot under way, or only a look at what it would find.
 class Slot {
  public:
-  Slot(const Recipe& recipe, const RetrainRequest& request, Registry& registry, const ModelLease& lease,
+  /// A look has no lease, and no registry where there is none yet.
+  Slot(const Recipe& recipe, const RetrainRequest& request, Registry* registry, const ModelLease* lease,
        const ProgressSink& progress)
       : recipe_(recipe),
         request_(request),
@@ -59,7 +65,8 @@ class Slot {
     const fs::path base = pull(source_of(recipe, recipe.model.path), {.progress = &shown});
     key_ = retrain_key(recipe, train_, validation_, open_checkpoint(base, base_form(recipe))->hash(), build_hash(),
                        name_ + (request.force ? " forced" : ""));
-    folder_ = attempts() / key_.substr(0, 12);
+    if (!lease) scratch_.emplace();
+    folder_ = lease ? attempts() / key_.substr(0, 12) : scratch_->path();
   }
 
   fs::path attempts() const { return recipe_.output_dir / "retrain"; }
@@ -68,6 +75,8 @@ class Slot {
 
   /// Decides, keeps the verdict, and returns it.
   Json decide();
+  /// Whether decide() would find something to do: a verdict that nobody keeps.
+  Json look();
   /// Writes what is not written yet, tells who is to be told, and counts. Whoever died here does it the next time.
   void publish(const Json& verdict) const;
 
@@ -77,6 +86,8 @@ class Slot {
     std::vector<std::string> reasons;
   };
   Ending end();
+  Ending due_or_not();
+  Json verdict_of(const Ending& ending) const;
   /// Guards' refusals are verdicts.
   std::optional<Ending> refused_by_guards();
   void gather();
@@ -85,18 +96,22 @@ class Slot {
   RunOutcome trained();
   WatchedModel watched(const std::string& sha256, const fs::path& file) const;
   fs::path rows_file(const std::string& sha256) const {
-    return registry_.files_of(lease_.model(), sha256) / "rows.txt";
+    return registry_->files_of(model_of(recipe_), sha256) / "rows.txt";
+  }
+  std::optional<ModelVersion> alias(const char* name) const {
+    return registry_ ? registry_->alias(model_of(recipe_), name) : std::nullopt;
   }
 
   const Recipe& recipe_;
   const RetrainRequest& request_;
   const RetrainOptions& options_;
-  Registry& registry_;
-  const ModelLease& lease_;
+  Registry* registry_;
+  const ModelLease* lease_;
   const ProgressSink& progress_;
   int64_t now_ = 0;
   std::string name_, key_;
   Day day_;
+  std::optional<TemporaryFolder> scratch_;
   fs::path folder_;
   std::vector<DatasetOptions> train_, validation_;
   RowSet rows_;
@@ -134,15 +149,24 @@ WatchedModel Slot::watched(const std::string& sha256, const fs::path& file) cons
   const std::string id =
       sha256_hex(to_json(settings).dump() + keyed_hash(project_key(settings.key, "drift.key"), "profile"))
           .substr(0, 12);
-  const fs::path folder = registry_.files_of(lease_.model(), sha256);
-  fs::create_directories(folder);
-  return {.model = file, .profile = folder / (id + ".profile.json"), .state = folder / (id + ".alarm.json")};
+  const fs::path folder = registry_->files_of(model_of(recipe_), sha256);
+  WatchedModel model{.model = file, .profile = folder / (id + ".profile.json"), .state = folder / (id + ".alarm.json")};
+  if (lease_) {
+    fs::create_directories(folder);
+    return model;
+  }
+  for (fs::path* path : {&model.profile, &model.state}) {  // what a look learns is forgotten
+    const fs::path copy = folder_ / path->filename();
+    if (fs::exists(*path)) fs::copy_file(*path, copy, fs::copy_options::overwrite_existing);
+    *path = copy;
+  }
+  return model;
 }
 
 void Slot::gather() {
   rows_ = RowSet::of(train_, recipe_.drift ? project_key(recipe_.drift->key, "drift.key") : "");
   facts_.rows = facts_.new_rows = rows_.size();
-  champion_ = registry_.alias(lease_.model(), "champion");
+  champion_ = alias("champion");
   facts_.champion = champion_.has_value();
   if (!champion_) return;
   verdict_["champion_before"] = {{"sha256", champion_->sha256}};
@@ -164,13 +188,12 @@ void Slot::gather() {
   if (drift_.is_null()) return;
   facts_.drift = drift_["drift"]["decision"]["alarm"] == Json(true);
   verdict_["drift"] = drift_evidence(drift_["drift"]);
-  registry_.keep_drift_state(lease_, champion_->sha256, name_, verdict_["drift"]);
+  if (lease_) registry_->keep_drift_state(*lease_, champion_->sha256, name_, verdict_["drift"]);
   verdict_["drift"]["report"] = "drift/report.html";
 }
 
 std::optional<Slot::Ending> Slot::back_to_previous() {
-  if (!facts_.drift.value_or(false) || facts_.harmful == false || !registry_.alias(lease_.model(), "previous"))
-    return std::nullopt;
+  if (!facts_.drift.value_or(false) || facts_.harmful == false || !alias("previous")) return std::nullopt;
   if (!champion_->verdict.is_object()) return std::nullopt;
   const auto number = [&](Day day) { return slot_number(options_.slot, slot_name(options_.slot, day)); };
   const int64_t age = number(day_) - number(day_of_second(champion_->verdict["decided_at"].get<int64_t>()));
@@ -232,7 +255,7 @@ Slot::Ending Slot::challenge() {
   // What belongs to the model lies ready before it serves. An undecided one may be promoted by hand.
   rows_.write(rows_file(sha256));
   if (ending.decision == Decision::inconclusive) {
-    if (registry_.challenge(lease_, path, info_).sha256 != sha256)
+    if (registry_->challenge(*lease_, path, info_).sha256 != sha256)
       fail(Exit::bad_input, "{}: it changed after it was exported; remove the folder of this slot and call again",
            path.string());
   } else if (recipe_.drift) {
@@ -241,24 +264,25 @@ Slot::Ending Slot::challenge() {
   return ending;
 }
 
-Slot::Ending Slot::end() {
-  if (auto refused = refused_by_guards()) return *refused;
+/// What is due before anything is trained.
+Slot::Ending Slot::due_or_not() {
   gather();
   if (auto back = back_to_previous()) return *back;
   Due due = is_due(options_, facts_);
   if (request_.force) due = {true, {"asked for by hand (--force)"}};
   verdict_["due"] = due.reasons;
-  if (!due.due) return {Decision::nothing_due, due.reasons};
-  if (request_.check) return {Decision::due, due.reasons};
-  log::info("a new model is due: {}", fmt::join(due.reasons, "; "));
+  return {due.due ? Decision::due : Decision::nothing_due, due.reasons};
+}
+
+Slot::Ending Slot::end() {
+  if (auto refused = refused_by_guards()) return *refused;
+  const Ending first = due_or_not();
+  if (first.decision != Decision::due) return first;
+  log::info("a new model is due: {}", fmt::join(first.reasons, "; "));
   return challenge();
 }
 
-Json Slot::decide() {
-  fs::create_directories(folder_);
-  mark_attempt(folder_, lease_.model());
-  if (!request_.check) registry_.begin_run(lease_, key_, name_, now_);
-  const Ending ending = end();
+Json Slot::verdict_of(const Ending& ending) const {
   Json verdict{{"schema", 1},
                {"name", recipe_.name},
                {"model", model_of(recipe_)},
@@ -270,12 +294,30 @@ Json Slot::decide() {
                {"reasons", ending.reasons},
                {"facts", facts_.to_json()}};
   verdict.update(verdict_);
-  const std::string serves = ending.decision == Decision::promoted ? challenger_.second
-                             : ending.decision == Decision::rolled_back
-                                 ? registry_.alias(lease_.model(), "previous")->sha256
-                             : champion_ ? champion_->sha256
-                                         : "";
+  const std::string serves = ending.decision == Decision::promoted      ? challenger_.second
+                             : ending.decision == Decision::rolled_back ? alias("previous")->sha256
+                             : champion_                                ? champion_->sha256
+                                                                        : "";
   verdict["champion"] = serves.empty() ? Json() : Json{{"sha256", serves}};
+  return verdict;
+}
+
+Json Slot::look() {
+  Ending ending = due_or_not();
+  if (ending.decision == Decision::rolled_back) {
+    ending.decision = Decision::due;
+    ending.reasons.insert(ending.reasons.begin(), "the slot would take the last promotion back");
+  }
+  if (verdict_.contains("drift")) verdict_["drift"].erase("report");
+  return verdict_of(ending);
+}
+
+Json Slot::decide() {
+  fs::create_directories(folder_);
+  mark_attempt(folder_, lease_->model());
+  registry_->begin_run(*lease_, key_, name_, now_);
+  const Ending ending = end();
+  const Json verdict = verdict_of(ending);
   const RegistryDecision decision{.kind = verdict["decision"],
                                   .key = key_,
                                   .slot = name_,
@@ -286,11 +328,11 @@ Json Slot::decide() {
                                   .challenger = challenger_.second,
                                   .evaluations = verdict_.contains("evaluations") ? verdict_["evaluations"] : Json()};
   if (ending.decision == Decision::promoted)
-    registry_.promote(lease_, challenger_.first, decision, info_);
+    registry_->promote(*lease_, challenger_.first, decision, info_);
   else if (ending.decision == Decision::rolled_back)
-    registry_.roll_back(lease_, decision);
-  else if (ending.decision != Decision::due)
-    registry_.record(lease_, decision);
+    registry_->roll_back(*lease_, decision);
+  else
+    registry_->record(*lease_, decision);
   return verdict;
 }
 
@@ -309,19 +351,15 @@ void Slot::publish(const Json& verdict) const {
     report["retrain"] = verdict;
     write_verdict(folder_, report);
   }
-  if (verdict["decision"] == name_of(Decision::due)) {
-    fs::remove(folder_ / "verdict.json");  // it is none yet
-  } else {
-    try {
-      revoke_for(verdict, folder_, options_.router);
-    } catch (const Error& error) {
-      log::warn("retrain.router: {}", error.what());
-    }
-    const std::vector<Attempt> decided = decided_attempts(attempts(), lease_.model());
-    for (const std::string& problem : tell_verdicts(options_.notify, decided)) log::warn("{}", problem);
-    tidy_attempts(decided, options_.keep, folder_);
-    tidy_abandoned(attempts(), lease_.model(), folder_);
+  try {
+    revoke_for(verdict, folder_, options_.router);
+  } catch (const Error& error) {
+    log::warn("retrain.router: {}", error.what());
   }
+  const std::vector<Attempt> decided = decided_attempts(attempts(), lease_->model());
+  for (const std::string& problem : tell_verdicts(options_.notify, decided)) log::warn("{}", problem);
+  tidy_attempts(decided, options_.keep, folder_);
+  tidy_abandoned(attempts(), lease_->model(), folder_);
   if (!options_.metrics.empty()) write_atomic(options_.metrics, retrain_metrics(verdict));
 }
 
@@ -329,11 +367,16 @@ void Slot::publish(const Json& verdict) const {
 
 RetrainOutcome retrain(const Recipe& recipe, const RetrainRequest& request, const ProgressSink& progress) {
   check_retrain(recipe);
-  const RetrainOptions& options = *recipe.retrain;
-  if (!request.slot.empty()) slot_number(options.slot, request.slot);
-  Registry registry(options.registry.empty() ? recipe.output_dir / "registry" : fs::path(options.registry));
+  if (!request.slot.empty()) slot_number(recipe.retrain->slot, request.slot);
+  const fs::path folder = registry_of(recipe);
+  if (request.check) {
+    std::optional<Registry> registry;
+    if (fs::exists(folder / "registry.sqlite")) registry.emplace(folder, Registry::Access::read);
+    return {.folder = {}, .verdict = Slot(recipe, request, registry ? &*registry : nullptr, nullptr, progress).look()};
+  }
+  Registry registry(folder);
   const ModelLease lease = registry.lease(model_of(recipe));
-  Slot slot(recipe, request, registry, lease, progress);
+  Slot slot(recipe, request, &registry, &lease, progress);
   RetrainOutcome outcome{.folder = slot.folder(), .verdict = {}};
   const std::optional<Json> known = registry.find_run(slot.key());
   outcome.verdict = known ? *known : slot.decide();

@@ -20,15 +20,15 @@ struct RetrainRequest {
   std::optional<int64_t> now;     ///< seconds since 1970; nothing: this machine's clock
   std::filesystem::path traffic;  ///< a serving log; empty: drift.traffic
   bool force = false;             ///< due whatever is_due() says
-  bool check = false;             ///< say whether one is due, and train nothing
+  bool check = false;             ///< only say whether one is due: nothing is written, and no known verdict repeated
 };
 
 struct RetrainOutcome {
-  std::filesystem::path folder;
-  Json verdict;  ///< "decision", "exit", "reasons", … (docs/operations.md)
+  std::filesystem::path folder;  ///< empty after a check
+  Json verdict;                  ///< "decision", "exit", "reasons", … (docs/operations.md)
 };
 
-/// The verdict of the slot: that which is recorded for its key, else a new one. Recorded are all but `due`. Errors as
+/// The verdict of the slot: that which is recorded for its key, else a new one, which is recorded. Errors as
 /// the stages throw them, after which the same call goes on; Error(retry) while another process retrains this model;
 /// Error(usage) for a recipe that cannot come to a verdict.
 RetrainOutcome retrain(const Recipe& recipe, const RetrainRequest& request, const ProgressSink& progress);

@@ -31,7 +31,7 @@ void print(const RetrainOutcome& outcome) {
              verdict["decision"].get<std::string>(), verdict.contains("repeated") ? " (decided before)" : "");
   for (const Json& reason : verdict["reasons"]) fmt::print("  {}\n", reason.get<std::string>());
   if (verdict["champion"].is_object()) fmt::print("champion: {}\n", verdict["champion"]["sha256"].get<std::string>());
-  fmt::print("report: {}\n", (outcome.folder / "report.html").string());
+  if (!outcome.folder.empty()) fmt::print("report: {}\n", (outcome.folder / "report.html").string());
 }
 
 std::function<int()> setup(CLI::App& app) {
@@ -48,7 +48,7 @@ std::function<int()> setup(CLI::App& app) {
   app.add_option("--now", options->now, "a day or seconds since 1970; default: this machine's clock");
   app.add_option("--data", options->request.traffic, "fresh traffic, a serving log; default: drift.traffic");
   app.add_flag("--force", options->request.force, "train whatever retrain.when says");
-  app.add_flag("--check", options->request.check, "train nothing: exit 10 when a new model is due");
+  app.add_flag("--check", options->request.check, "train and write nothing: exit 10 when the slot has something to do");
   app.add_flag("--quiet", options->quiet, "no progress bars");
   app.add_flag("--json", options->json, "print the verdict as JSON");
   return [options] {

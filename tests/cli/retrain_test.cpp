@@ -13,7 +13,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Retrain : testing::Test, RetrainFolder {};
+struct Retrain : testing::Test, RetrainFolder {
+  /// Every file below the folder, with its bytes. Readers of SQLite's log leave an index of it, and a log without a
+  /// byte.
+  std::map<std::string, std::string> everything() const {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : fs::recursive_directory_iterator(folder.path()))
+      if (entry.is_symlink())
+        files[entry.path()] = fs::read_symlink(entry.path());
+      else if (entry.is_regular_file() && !entry.path().string().starts_with((folder / "cache").string()) &&
+               !entry.path().string().ends_with("-shm") && entry.file_size() > 0)
+        files[entry.path()] = read_text(entry.path());
+    return files;
+  }
+};
 
 TEST_F(Retrain, FromTheFirstModelToTheNext) {
   const ProcessResult first = run("2026-01-05");
@@ -138,6 +151,49 @@ TEST_F(Retrain, AnAlarmAfterAPromotionTakesItBack) {
   EXPECT_EQ(verdict_of(back)["decision"], "rolled_back");
   EXPECT_EQ(verdict_of(back)["champion"]["sha256"], first);
   EXPECT_EQ(sha256_file(champion()), first);
+}
+
+TEST_F(Retrain, ALookChangesNothingAndTellsNobody) {
+  const std::vector<std::string> more = {
+      "retrain.notify.command=[bash, -c, \"cat >> " + (folder / "heard").string() + "\"]",
+      "retrain.notify.when_nothing_is_due=true", "retrain.metrics=" + (folder / "retort.prom").string()};
+  const auto with = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  const auto before_all = everything();
+  EXPECT_EQ(run("2026-01-05", with({"--check"})).status, 10) << "there is no champion";
+  EXPECT_EQ(everything(), before_all) << "no registry is made";
+  ASSERT_EQ(run("2026-01-05", with({})).status, 11);
+  add_rows(300, 20, false);
+  ASSERT_EQ(run("2026-01-12", with({"--force"})).status, 11);
+  add_rows(400, 20, false);
+  const auto look = [&](const std::string& day, std::vector<std::string> arguments, int status) {
+    arguments.push_back("--check");
+    const auto before = everything();
+    ProcessResult result = run(day, with(arguments));
+    EXPECT_EQ(result.status, status) << result.output << result.errors;
+    const auto after = everything();
+    for (const auto& [file, bytes] : after) EXPECT_TRUE(before.contains(file) && before.at(file) == bytes) << file;
+    EXPECT_EQ(before.size(), after.size());
+    return verdict_of(result);
+  };
+  // The promotion's slot is decided, and still: is one due?
+  EXPECT_EQ(look("2026-01-12", {}, 0)["decision"], "nothing_due");
+  // Rows of a guard's refusal are not this question.
+  rows.push_back("{\"prompt\": \"My card?\", \"completion\": \"4539578763621486\"}\n");
+  write_rows();
+  look("2026-01-19", {}, 0);
+  rows.pop_back();
+  write_rows();
+  // An alarm that would take the promotion back, twice: the alarm has not been stepped.
+  const std::string moved = log(4, 40, 40, "2026-01-13");
+  for (int i = 0; i < 2; ++i) {
+    const Json due = look("2026-01-19", {"--data", moved}, 10);
+    EXPECT_EQ(due["decision"], "due");
+    EXPECT_EQ(due["reasons"][0], "the slot would take the last promotion back");
+  }
+  EXPECT_EQ(verdict_of(run("2026-01-19", with({"--data", moved})))["decision"], "rolled_back");
 }
 
 TEST_F(Retrain, AnotherBuildDecidesAnew) {
