@@ -41,6 +41,13 @@ fs::path registry_of(const Recipe& recipe) {
   return recipe.retrain->registry.empty() ? recipe.output_dir / "registry" : fs::path(recipe.retrain->registry);
 }
 
+/// When the version was promoted last, by a slot or by hand; nothing: never.
+std::optional<int64_t> promoted_at(const Registry& registry, const ModelVersion& version) {
+  for (const RegistryDecision& decision : registry.decisions(version.model))
+    if (decision.kind == "promoted" && decision.champion == version.sha256) return decision.at;
+  return std::nullopt;
+}
+
 /// One slot under way, or only a look at what it would find.
 class Slot {
  public:
@@ -172,12 +179,9 @@ void Slot::gather() {
   verdict_["champion_before"] = {{"sha256", champion_->sha256}};
   if (const fs::path seen = rows_file(champion_->sha256); fs::exists(seen))
     facts_.new_rows = rows_.beyond(RowSet::read(seen));
-  int64_t since = 0;
-  if (champion_->verdict.is_object()) {
-    since = champion_->verdict["decided_at"].get<int64_t>();
-    facts_.age_days = static_cast<double>(now_ - since) / 86400;
-    verdict_["champion_before"]["slot"] = champion_->verdict["slot"];
-  }
+  const int64_t since = promoted_at(*registry_, *champion_).value_or(champion_->added_at);
+  facts_.age_days = static_cast<double>(now_ - since) / 86400;
+  if (champion_->verdict.is_object()) verdict_["champion_before"]["slot"] = champion_->verdict["slot"];
   if (!recipe_.drift) return;
   const WatchedModel model = watched(champion_->sha256, champion_->file);
   make_profile(recipe_, model, progress_);

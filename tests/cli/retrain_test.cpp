@@ -5,6 +5,7 @@
 
 #include "core/hash.h"
 #include "monitor/router.h"
+#include "monitor/slot.h"
 #include "tests/cli/retrain_support.h"
 #include "tests/core/http_server.h"
 
@@ -194,6 +195,24 @@ TEST_F(Retrain, ALookChangesNothingAndTellsNobody) {
     EXPECT_EQ(due["reasons"][0], "the slot would take the last promotion back");
   }
   EXPECT_EQ(verdict_of(run("2026-01-19", with({"--data", moved})))["decision"], "rolled_back");
+}
+
+TEST_F(Retrain, AnAgeIsCountedFromAPromotionByHandToo) {
+  ASSERT_EQ(run("2026-01-05").status, 11);
+  add_rows(300, 20, false);
+  const ProcessResult open = run("2026-01-12", {"--force", "data.validation.0.limit=1"});
+  ASSERT_EQ(open.status, 13) << open.errors;
+  const std::string challenger = verdict_of(open)["challenger"]["sha256"];
+  ASSERT_EQ(retort({"registry", "promote", "orders", challenger, "--registry", folder / "registry"}).status, 0);
+  add_rows(400, 20, false);
+  const auto day = [](int days) {
+    return slot_name("day",
+                     std::chrono::floor<std::chrono::days>(std::chrono::system_clock::now()) + std::chrono::days(days));
+  };
+  EXPECT_EQ(run(day(20), {"retrain.when={every: 30d}"}).status, 0);
+  const ProcessResult old = run(day(40), {"retrain.when={every: 30d}", "--check"});
+  EXPECT_EQ(old.status, 10) << old.output;
+  EXPECT_NEAR(verdict_of(old)["facts"]["age_days"].get<double>(), 40, 2);
 }
 
 TEST_F(Retrain, AnotherBuildDecidesAnew) {
