@@ -124,6 +124,7 @@ class Slot {
   RowSet rows_;
   std::optional<ModelVersion> champion_;
   DueFacts facts_;
+  std::vector<TrafficRow> traffic_;              // that the champion's alarm has not passed
   Json drift_;                                   // check_drift's report, or null
   Json verdict_ = Json::object();                // what is known beside decision and reasons
   std::pair<fs::path, std::string> challenger_;  // file, SHA-256
@@ -185,10 +186,16 @@ void Slot::gather() {
   if (!recipe_.drift) return;
   const WatchedModel model = watched(champion_->sha256, champion_->file);
   make_profile(recipe_, model, progress_);
-  const std::vector<TrafficRow> traffic = fresh_traffic(recipe_, request_.traffic, day_of_second(since), progress_);
+  traffic_ = fresh_traffic(recipe_, request_.traffic, day_of_second(since), day_of_second(now_), progress_);
+  std::vector<TrafficRow> unseen = traffic_;
+  if (const auto last = last_looked_at(recipe_, model, progress_)) {
+    traffic_ = rows_from(traffic_, recipe_.drift->slot, *last, day_);  // the alarm has passed the others
+    unseen = rows_from(traffic_, recipe_.drift->slot, *last + 1, day_);
+    if (unseen.empty()) unseen = traffic_;
+  }
   if (options_.harm && champion_->verdict.is_object() && champion_->verdict.contains("accuracy"))
-    facts_.harmful = is_harmful(traffic, champion_->verdict["accuracy"].get<double>(), *options_.harm);
-  drift_ = watch(recipe_, model, traffic, day_, folder_ / "drift", progress_);
+    facts_.harmful = is_harmful(unseen, champion_->verdict["accuracy"].get<double>(), *options_.harm);
+  drift_ = watch(recipe_, model, traffic_, day_, folder_ / "drift", progress_);
   if (drift_.is_null()) return;
   facts_.drift = drift_["drift"]["decision"]["alarm"] == Json(true);
   verdict_["drift"] = drift_evidence(drift_["drift"]);

@@ -32,7 +32,7 @@ void make_profile(const Recipe& recipe, const WatchedModel& watched, const Progr
   fs::rename(draft.profile, watched.profile);
 }
 
-std::vector<TrafficRow> fresh_traffic(const Recipe& recipe, const fs::path& log, Day since,
+std::vector<TrafficRow> fresh_traffic(const Recipe& recipe, const fs::path& log, Day since, Day today,
                                       const ProgressSink& progress) {
   std::vector<TrafficRow> rows;
   if (!log.empty()) {
@@ -41,25 +41,30 @@ std::vector<TrafficRow> fresh_traffic(const Recipe& recipe, const fs::path& log,
   } else if (recipe.drift) {
     rows = traffic_of(with_local_paths(recipe, recipe.drift->traffic, progress), recipe.drift->order);
   }
-  std::erase_if(rows, [&](const TrafficRow& row) { return row.day && *row.day < since; });
+  std::erase_if(rows, [&](const TrafficRow& row) { return row.day && (*row.day < since || *row.day > today); });
   return rows;
 }
 
-Json watch(const Recipe& recipe, const WatchedModel& watched, std::vector<TrafficRow> rows, Day today,
-           const fs::path& out, const ProgressSink& progress) {
+std::optional<int64_t> last_looked_at(const Recipe& recipe, const WatchedModel& watched, const ProgressSink& progress) {
   const Recipe copy = watching(recipe, watched);
   const DriftOptions& options = *copy.drift;
   const DriftSetup setup = set_up_drift(copy, progress);
   const auto past = read_alarm(
       watched.state, {.average_run_length = options.average_run_length, .baseline = own_profile(setup).second});
-  if (past && !past->history().empty()) {
-    const int64_t last = past->history().back().slot;
-    std::erase_if(rows, [&](const TrafficRow& row) {
-      return slot_number(options.slot, slot_name(options.slot, row.day.value_or(today))) < last;
-    });
-  }
+  if (!past || past->history().empty()) return std::nullopt;
+  return past->history().back().slot;
+}
+
+std::vector<TrafficRow> rows_from(std::vector<TrafficRow> rows, const std::string& unit, int64_t slot, Day today) {
+  std::erase_if(
+      rows, [&](const TrafficRow& row) { return slot_number(unit, slot_name(unit, row.day.value_or(today))) < slot; });
+  return rows;
+}
+
+Json watch(const Recipe& recipe, const WatchedModel& watched, std::vector<TrafficRow> rows, Day today,
+           const fs::path& out, const ProgressSink& progress) {
   if (rows.empty()) return nullptr;
-  return check_drift(copy,
+  return check_drift(watching(recipe, watched),
                      {.data = {},
                       .rows = std::move(rows),
                       .slot = {},

@@ -19,12 +19,18 @@ struct WatchedModel {
 /// Profiles a model that may become champion, and calibrates the profile; one that is there stays.
 void make_profile(const Recipe& recipe, const WatchedModel& watched, const ProgressSink& progress);
 
-/// Fresh traffic: the serving log, or drift.traffic when there is no log; from `since` on where rows have a time.
-std::vector<TrafficRow> fresh_traffic(const Recipe& recipe, const std::filesystem::path& log, Day since,
+/// Fresh traffic: the serving log, or drift.traffic when there is no log; of the days `since` to `today` where rows
+/// have a time.
+std::vector<TrafficRow> fresh_traffic(const Recipe& recipe, const std::filesystem::path& log, Day since, Day today,
                                       const ProgressSink& progress);
 
-/// What `retort drift check` says of these rows against the model, and null without rows. Slots before the last one
-/// that the state has are left out: the alarm has passed them. report.json and report.html lie in `out`.
+/// Number of the last slot of drift.slot that the model's alarm has looked at; nothing before the first.
+std::optional<int64_t> last_looked_at(const Recipe& recipe, const WatchedModel& watched, const ProgressSink& progress);
+/// Rows of this slot and later ones; those without a time are of `today`.
+std::vector<TrafficRow> rows_from(std::vector<TrafficRow> rows, const std::string& unit, int64_t slot, Day today);
+
+/// What `retort drift check` says of these rows against the model, and null without rows. Without a state (an empty
+/// path) they are judged alone. report.json and report.html lie in `out`.
 Json watch(const Recipe& recipe, const WatchedModel& watched, std::vector<TrafficRow> rows, Day today,
            const std::filesystem::path& out, const ProgressSink& progress);
 

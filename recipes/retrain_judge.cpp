@@ -103,9 +103,13 @@ void check_retrain(const Recipe& recipe) {
          "(merge: requantize)",
          recipe.file.string());
   const Evaluator& compared = gate_evaluator(recipe);
-  if (recipe.retrain->harm && std::string(compared.kind->unit) != "share")
-    fail(Exit::usage, "{}: retrain.harm compares shares of right answers, and the gate's evaluator {} is none",
-         recipe.file.string(), name_of(compared));
+  const std::string& kind = compared.options->kind;
+  if (recipe.retrain->harm && kind != "exact_match" && kind != "choice_accuracy")
+    fail(
+        Exit::usage,
+        "{}: retrain.harm compares the traffic's share of answers that are their labels with what the gate's evaluator "
+        "found at the promotion; {} counts something else, allowed: exact_match, choice_accuracy",
+        recipe.file.string(), name_of(compared));
   for (const auto& [name, limit] : recipe.retrain->gate.floors)
     if (!find(recipe, name))
       fail(Exit::usage, "{}: retrain.gate.floors: there is no evaluator \"{}\" in `evaluate`", recipe.file.string(),

@@ -27,6 +27,19 @@ struct Retrain : testing::Test, RetrainFolder {
         files[entry.path()] = read_text(entry.path());
     return files;
   }
+  /// A day of labelled traffic of the usual domain, of which so many answers are wrong.
+  static std::string labelled(uint64_t seed, int count, int wrong, const std::string& day) {
+    std::string text;
+    Rng rng(seed);
+    for (int i = 0; i < count; ++i)
+      text += Json{{"prompt", fmt::format("{} {}", question(rng, false), number(seed + static_cast<uint64_t>(i)))},
+                   {"answer", i < wrong ? "No." : "On Monday."},
+                   {"label", "On Monday."},
+                   {"time", day}}
+                  .dump() +
+              "\n";
+    return text;
+  }
 };
 
 TEST_F(Retrain, FromTheFirstModelToTheNext) {
@@ -197,6 +210,23 @@ TEST_F(Retrain, ALookChangesNothingAndTellsNobody) {
   EXPECT_EQ(verdict_of(run("2026-01-19", with({"--data", moved})))["decision"], "rolled_back");
 }
 
+TEST_F(Retrain, HarmIsJudgedByTheTrafficSinceTheLastLook) {
+  const std::vector<std::string> harm = {"evaluate=[{kind: exact_match, max_tokens: 12}]", "retrain.harm=0.05"};
+  const auto week = [&](const std::string& day, const std::string& traffic) {
+    write_atomic(folder / "traffic.jsonl", traffic);
+    std::vector<std::string> arguments = {"--data", folder / "traffic.jsonl"};
+    arguments.insert(arguments.end(), harm.begin(), harm.end());
+    return verdict_of(run(day, arguments));
+  };
+  const ProcessResult first = run("2026-01-05", harm);
+  ASSERT_EQ(first.status, 11) << first.errors;
+  ASSERT_GT(verdict_of(first)["accuracy"].get<double>(), 0.4);
+  const std::string good = labelled(1, 600, 0, "2026-01-08");
+  EXPECT_EQ(week("2026-01-12", good)["facts"]["harmful"], false);
+  // A month of good answers in the same log does not outweigh a bad week.
+  EXPECT_EQ(week("2026-01-19", good + labelled(2, 60, 60, "2026-01-15"))["facts"]["harmful"], true);
+}
+
 TEST_F(Retrain, AnAgeIsCountedFromAPromotionByHandToo) {
   ASSERT_EQ(run("2026-01-05").status, 11);
   add_rows(300, 20, false);
@@ -309,6 +339,11 @@ TEST_F(Retrain, RecipesThatCannotDecideAreRefusedAtOnce) {
   const ProcessResult checked = retort({"check", recipe, "retrain.gate.floors={exact_match: {at_least: 0.5}}"});
   EXPECT_EQ(checked.status, 64) << checked.errors;
   EXPECT_NE(checked.errors.find("exact_match"), std::string::npos) << checked.errors;
+  for (const char* other : {"f1", "rouge_l"}) {
+    const ProcessResult result = run("2026-01-05", {fmt::format("evaluate=[{{kind: {}}}]", other), "retrain.harm=0.1"});
+    EXPECT_EQ(result.status, 64) << other << result.errors;
+    EXPECT_NE(result.errors.find("exact_match"), std::string::npos) << result.errors;
+  }
   EXPECT_EQ(run("2026-01-05", {"--slot", "2026-01-05"}).status, 64);
   EXPECT_EQ(run("soon").status, 64);
   EXPECT_FALSE(fs::exists(folder / "runs/retrain"));

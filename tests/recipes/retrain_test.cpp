@@ -63,6 +63,18 @@ TEST_F(RetrainParts, TheKeyHoldsAllThatDecides) {
   EXPECT_NE(key, retrain_key(recipe, a, b, "base", "code", "2026-W01"));
 }
 
+TEST_F(RetrainParts, TrafficIsOfTheDaysSinceThePromotion) {
+  std::string log;
+  for (const char* day : {"2026-01-04", "2026-01-05", "2026-01-11", "2026-01-12"})
+    log += Json{{"prompt", day}, {"time", day}}.dump() + "\n";
+  write_atomic(folder / "log.jsonl", log + "{\"prompt\": \"without a time\"}\n");
+  std::vector<std::string> read;
+  for (const TrafficRow& row :
+       fresh_traffic({}, folder / "log.jsonl", *day_of("2026-01-05"), *day_of("2026-01-11"), ProgressSink()))
+    read.push_back(row.text);
+  EXPECT_EQ(read, (std::vector<std::string>{"2026-01-05", "2026-01-11", "without a time"}));
+}
+
 TEST(RetrainOutcomes, AreWhatEachRowGave) {
   Evaluation evaluation;
   evaluation.name = "exact_match";
