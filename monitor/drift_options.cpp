@@ -82,7 +82,8 @@ const Schema<DriftOptions>& schema_of(DriftOptions*) {
         .field("profile", &O::profile,
                "where the baseline's profile is; empty: beside the champion, and for one in the cache under output_dir")
         .field("key", &O::key, "the project's key for hashes: env:NAME, or a file that holds it")
-        .field("baseline", &O::baseline, "data sets with the rows that are usual")
+        .field("baseline", &O::baseline,
+               "data sets with the rows that are usual; without a baseline_log either: data.train")
         .field("baseline_log", &O::baseline_log, "or a serving log with them (docs/drift.md)")
         .field("order", &O::order,
                "of the baseline's rows: as in the file, or by their task's key, for instance a date",
@@ -107,8 +108,8 @@ const Schema<DriftOptions>& schema_of(DriftOptions*) {
                "mean number of slots between false alarms, at least, when a state is kept", {.minimum = 2})
         .field("state", &O::state, "file that remembers earlier slots; empty: each check stands alone")
         .rule([](const O& o, const Yaml& node) {
-          if (o.baseline.empty() == o.baseline_log.empty())
-            node.refuse("give the usual rows: either baseline (data sets) or baseline_log (a serving log)");
+          if (!o.baseline.empty() && !o.baseline_log.empty())
+            node.refuse("give the usual rows once: baseline (data sets) or baseline_log (a serving log)");
         })
         .rule(require_signals);
   }();

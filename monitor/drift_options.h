@@ -30,7 +30,7 @@ struct DriftOptions {
   std::string model;                           ///< the champion's GGUF file; empty: the recipe's model.path
   std::string profile;                         ///< the profile's file; empty: beside the model
   std::string key = "env:RETORT_PROJECT_KEY";  ///< env:NAME, or a file
-  std::vector<DatasetOptions> baseline;        ///< rows of data sets …
+  std::vector<DatasetOptions> baseline;        ///< rows of data sets; both empty: the recipe's training rows
   std::string baseline_log;                    ///< … or of a serving log
   std::string order = "file";                  ///< file | key
   std::vector<DatasetOptions> traffic;         ///< checked when no --data is given

@@ -28,6 +28,7 @@ DriftSetup set_up_drift(const Recipe& recipe, const ProgressSink& progress) {
   const PullOptions pulling{.progress = &shown};
   auto fetch = [&](const std::string& path) { return pull(source_of(recipe, path), pulling); };
   DriftOptions& options = setup.options;
+  if (options.baseline.empty() && options.baseline_log.empty()) options.baseline = recipe.data.train;
   setup.model = fetch(options.model.empty() ? recipe.model.path : options.model);
   if (fs::is_directory(setup.model))
     fail(Exit::usage, "{}: the champion must be a GGUF file, as it is served: export it and name it as drift.model",

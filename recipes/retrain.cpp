@@ -108,6 +108,7 @@ class Slot {
   std::optional<ModelVersion> alias(const char* name) const {
     return registry_ ? registry_->alias(model_of(recipe_), name) : std::nullopt;
   }
+  bool previous_would_alarm();
 
   const Recipe& recipe_;
   const RetrainRequest& request_;
@@ -203,12 +204,25 @@ void Slot::gather() {
   verdict_["drift"]["report"] = "drift/report.html";
 }
 
+/// Whether this traffic is as strange to the model before.
+bool Slot::previous_would_alarm() {
+  const ModelVersion previous = *alias("previous");
+  WatchedModel model = watched(previous.sha256, previous.file);
+  make_profile(recipe_, model, progress_);
+  model.state.clear();
+  const Json report = watch(recipe_, model, traffic_, day_, folder_ / "drift" / "previous", progress_);
+  return report["drift"]["decision"]["alarm"] == Json(true);
+}
+
 std::optional<Slot::Ending> Slot::back_to_previous() {
   if (!facts_.drift.value_or(false) || facts_.harmful == false || !alias("previous")) return std::nullopt;
   if (!champion_->verdict.is_object()) return std::nullopt;
   const auto number = [&](Day day) { return slot_number(options_.slot, slot_name(options_.slot, day)); };
   const int64_t age = number(day_) - number(day_of_second(champion_->verdict["decided_at"].get<int64_t>()));
   if (age > options_.watch_slots || options_.watch_slots == 0) return std::nullopt;
+  // The drift that asked for this model goes on, and the model before does not know it either: going back is no cure.
+  if (champion_->verdict["facts"]["drift"] == Json(true) && facts_.harmful != true && previous_would_alarm())
+    return std::nullopt;
   std::vector<std::string> reasons = {
       fmt::format("the alarm was raised {} {}s after the promotion (watch_slots: {}): the model before it serves again",
                   age, options_.slot, options_.watch_slots)};

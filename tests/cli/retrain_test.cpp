@@ -210,6 +210,41 @@ TEST_F(Retrain, ALookChangesNothingAndTellsNobody) {
   EXPECT_EQ(verdict_of(run("2026-01-19", with({"--data", moved})))["decision"], "rolled_back");
 }
 
+TEST_F(Retrain, AFixedBaselineDoesNotTakeBackWhatItAskedFor) {
+  ASSERT_EQ(run("2026-01-05").status, 11);
+  add_rows(1000, 60, true);  // another domain, for good; the baseline stays as it is
+  const ProcessResult moved = run("2026-01-19", {"--data", log(2, 20, 20, "2026-01-13")});
+  ASSERT_EQ(moved.status, 11) << moved.output << moved.errors;
+  const std::string second = verdict_of(moved)["champion"]["sha256"];
+  int alarms = 0;
+  for (const auto& [day, asked] : std::map<std::string, std::string>{
+           {"2026-01-26", "2026-01-20"}, {"2026-02-02", "2026-01-27"}, {"2026-02-09", "2026-02-03"}}) {
+    const ProcessResult next = run(day, {"--data", log(day.back(), 20, 20, asked)});
+    EXPECT_EQ(next.status, 0) << next.output << next.errors;
+    const Json verdict = verdict_of(next);
+    EXPECT_EQ(verdict["champion"]["sha256"], second);
+    alarms += verdict["facts"]["drift"] == Json(true);
+  }
+  EXPECT_GT(alarms, 0) << "else nothing was tested";
+}
+
+TEST_F(Retrain, WithoutABaselineTheTrainingRowsAreUsual) {
+  const std::vector<std::string> following = {"~drift.baseline", "retrain.gate.margin=10"};
+  const auto with = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), following.begin(), following.end());
+    return arguments;
+  };
+  ASSERT_EQ(run("2026-01-05", following).status, 11);
+  EXPECT_EQ(run("2026-01-12", with({"--data", log(1, 20, 0, "2026-01-08")})).status, 0);
+  rows.clear();
+  add_rows(1000, 60, true);  // the old rows are given up
+  const ProcessResult moved = run("2026-01-19", with({"--data", log(2, 20, 20, "2026-01-13")}));
+  ASSERT_EQ(moved.status, 11) << moved.output << moved.errors;
+  const ProcessResult after = run("2026-01-26", with({"--data", log(3, 20, 20, "2026-01-20")}));
+  EXPECT_EQ(after.status, 0) << after.output << after.errors;
+  EXPECT_EQ(verdict_of(after)["facts"]["drift"], false);
+}
+
 TEST_F(Retrain, HarmIsJudgedByTheTrafficSinceTheLastLook) {
   const std::vector<std::string> harm = {"evaluate=[{kind: exact_match, max_tokens: 12}]", "retrain.harm=0.05"};
   const auto week = [&](const std::string& day, const std::string& traffic) {
