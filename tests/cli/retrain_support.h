@@ -117,7 +117,9 @@ retrain:
   ProcessResult run(const std::string& day, std::vector<std::string> more = {}) const {
     return retort(command(day, std::move(more)));
   }
-  std::filesystem::path champion() const { return folder / "registry/models/orders/champion"; }
+  std::filesystem::path champion(const std::string& model = "orders") const {
+    return folder / "registry/models" / model / "champion";
+  }
 };
 
 inline Json verdict_of(const ProcessResult& result) { return parse_json(result.output, "the verdict"); }
