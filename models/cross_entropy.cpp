@@ -6,6 +6,8 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <utility>
+
 #include "models/simd.h"
 
 namespace retort {
@@ -78,20 +80,23 @@ class AdapterGradients {
 };
 
 /// The loss's sum; with a defined dx [n, dim], also its gradient by x, and the adapter's gradients are added up.
-at::Tensor sum_of_chunks(const Linear& head, const at::Tensor& x, const LogitsLoss& loss, int64_t chunk,
-                         const at::Tensor& dx) {
+at::Tensor sum_of_chunks(const Linear& head, const at::Tensor& x, const LogitsLoss& loss,
+                         const std::vector<int64_t>& ends, const at::Tensor& dx) {
   const auto wide = at::toOpMathType(x.scalar_type());
   at::Tensor sum = at::zeros({}, x.options().dtype(at::kDouble));
   Kept kept;
-  at::Tensor buffer = at::empty({std::min(chunk, x.size(0)), head.out}, x.options());
-  for (int64_t begin = 0; begin < x.size(0); begin += chunk) {
-    const int64_t end = std::min(begin + chunk, x.size(0));
+  int64_t longest = 0, begin = 0;
+  for (const int64_t end : ends) longest = std::max(longest, end - std::exchange(begin, end));
+  at::Tensor buffer = at::empty({longest, head.out}, x.options());
+  begin = 0;
+  for (const int64_t end : ends) {
     const at::Tensor input = x.slice(0, begin, end);
     at::Tensor logits = buffer.slice(0, 0, end - begin);
     linear_forward(head, input, logits, dx.defined(), kept);
     logits = logits.to(wide);
     sum.add_(loss(begin, logits));
     if (dx.defined()) linear_backward(head, input, logits.to(x.scalar_type()), kept, dx.slice(0, begin, end));
+    begin = end;
   }
   return sum.to(wide);
 }
@@ -99,10 +104,10 @@ at::Tensor sum_of_chunks(const Linear& head, const at::Tensor& x, const LogitsLo
 /// All gradients are known as soon as the logits are, but for the factor that backward brings.
 struct LinearLoss : torch::autograd::Function<LinearLoss> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& rows, const Linear* head,
-                            const LogitsLoss* loss, int64_t chunk) {
+                            const LogitsLoss* loss, const std::vector<int64_t>* ends) {
     const at::Tensor x = rows.size(0) == hidden.size(0) ? hidden : hidden.index_select(0, rows), dx = at::empty_like(x);
     const AdapterGradients gradients(*head);
-    const at::Tensor sum = sum_of_chunks(*head, x, *loss, chunk, dx);
+    const at::Tensor sum = sum_of_chunks(*head, x, *loss, *ends, dx);
     variable_list saved = gradients.collected();
     saved.insert(saved.end(), {dx, rows});
     ctx->save_for_backward(saved);
@@ -162,9 +167,16 @@ bool wants_gradient(const at::Tensor& x) { return at::GradMode::is_enabled() && 
 
 at::Tensor linear_loss(const Linear& head, const at::Tensor& hidden, const at::Tensor& rows, const LogitsLoss& loss,
                        int64_t chunk) {
-  if (wants_gradient(hidden)) return LinearLoss::apply(hidden, rows, &head, &loss, chunk);
+  std::vector<int64_t> ends;
+  for (int64_t begin = 0; begin < rows.size(0); begin += chunk) ends.push_back(std::min(begin + chunk, rows.size(0)));
+  return linear_loss(head, hidden, rows, loss, ends);
+}
+
+at::Tensor linear_loss(const Linear& head, const at::Tensor& hidden, const at::Tensor& rows, const LogitsLoss& loss,
+                       const std::vector<int64_t>& ends) {
+  if (wants_gradient(hidden)) return LinearLoss::apply(hidden, rows, &head, &loss, &ends);
   const at::NoGradGuard no_grad;
-  return sum_of_chunks(head, hidden.index_select(0, rows), loss, chunk, {});
+  return sum_of_chunks(head, hidden.index_select(0, rows), loss, ends, {});
 }
 
 at::Tensor linear_cross_entropy(const Linear& head, const at::Tensor& hidden, const at::Tensor& labels, int64_t chunk) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "models/linear.h"
 
@@ -22,6 +23,9 @@ using LogitsLoss = std::function<at::Tensor(int64_t begin, const at::Tensor& log
 /// loss is called once for each chunk, in order, with logits in the scalar's type.
 at::Tensor linear_loss(const Linear& head, const at::Tensor& hidden, const at::Tensor& rows, const LogitsLoss& loss,
                        int64_t chunk = default_chunk);
+/// The same in chunks that end at `ends`, ascending to the number of rows.
+at::Tensor linear_loss(const Linear& head, const at::Tensor& hidden, const at::Tensor& rows, const LogitsLoss& loss,
+                       const std::vector<int64_t>& ends);
 
 /// Sum over labels >= 0 of -log softmax(head(hidden))[label] in nats, f32 (f64 for f64 hidden), a scalar that is
 /// differentiable by hidden and by the head's adapter. hidden [T, dim], labels i64 [T]; rows with a negative label cost
