@@ -14,7 +14,6 @@
 #include "distill/teacher_error.h"
 #include "export/gguf.h"
 #include "recipes/called_teacher.h"
-#include "recipes/serve.h"
 #include "recipes/stages.h"
 #include "trainer/cross_vocabulary.h"
 #include "trainer/hidden_states.h"
@@ -93,11 +92,12 @@ Json json_of(const CalledTeacher& called, const Filled& filled) {
           {"seconds", done.seconds},     {"teacher_seconds", done.teacher_seconds}};
 }
 
-/// What one teacher adds to the objective, and to its entry in the report.
+/// What one teacher adds to the objective, and to its entry in the report. `own` gets what it adds where the student
+/// answers itself: the divergence alone, for a sampled token is no answer to learn.
 std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
                                     const std::shared_ptr<CalledTeacher>& called, double weight,
                                     const std::string& number, Distillation& result, Json& entry,
-                                    const ProgressSink& progress) {
+                                    std::vector<ObjectivePart>& own, const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
   const double kd = weight * distill.kd_ratio, ce = weight * (1 - distill.kd_ratio);
   if (called->by_text) {
@@ -129,6 +129,8 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
   loss.ce_weight = ce;
   return {divergence_part(std::move(source), loss, result.state, number)};
 }
+  loss.ce_weight = 0;
+  if (distill.on_policy) own.push_back(divergence_part(source, loss, result.state, number));
 
 /// The teacher in LibTorch, whose states the student follows: the open one where it runs there.
 std::shared_ptr<CausalLM> teacher_of_layers(const Recipe& recipe, const CalledTeacher& called) {
@@ -156,19 +158,6 @@ ObjectivePart follow_layers(const Recipe& recipe, CausalLM& student, const std::
       .seed = static_cast<uint64_t>(recipe.seed)};
   blocks = student_blocks(hidden);
   return hidden_states_part(states_of(teacher, choice.layers), hidden, student, teacher->config(), std::move(state));
-}
-
-/// llama.cpp with the adapter as it is now.
-Continue student_answers(const Recipe& recipe, const Prepared& prepared, CausalLM& model) {
-  const auto base = std::make_shared<ServableFile>(prepared.model_path);
-  const int threads = static_cast<int>(recipe.threads);
-  return served_continuations(
-      [base, &model, threads] {
-        const TemporaryFolder folder;
-        export_gguf_adapter(folder.path() / "adapter.gguf", model, {});
-        return ServedModel::open(base->path(), {.threads = threads, .adapter = folder.path() / "adapter.gguf"});
-      },
-      recipe.distill->on_policy->temperature, recipe.distill->on_policy->refresh);
 }
 
 /// What llama.cpp has to be able to serve, before anything is asked.
@@ -231,6 +220,18 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
                                const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
   check_on_policy(recipe, prepared, model);
+Continue student_answers(std::shared_ptr<const ServableFile> base, CausalLM& model, const OnPolicyChoice& choice,
+                         int threads, std::shared_ptr<ObjectiveState> state) {
+  return served_continuations(
+      model,
+      [base = std::move(base), &model, threads] {
+        const TemporaryFolder folder;  // llama.cpp reads the whole adapter when it opens it
+        export_gguf_adapter(folder / "adapter.gguf", model, {});
+        return ServedModel::open(base->path(), {.threads = threads, .adapter = folder / "adapter.gguf"});
+      },
+      choice.temperature, choice.refresh, std::move(state));
+}
+
   Distillation result;
   result.state = std::make_shared<ObjectiveState>();
   result.report = {{"loss", distill.loss},
@@ -240,7 +241,7 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
                    {"teachers", Json::array()}};
   double weights = 0;
   for (const TeacherOptions& options : distill.teacher.teachers) weights += options.weight;
-  std::vector<ObjectivePart> parts;
+  std::vector<ObjectivePart> parts, own;
   for (const TeacherOptions& options : distill.teacher.teachers) {
     const auto called = std::make_shared<CalledTeacher>(call_teacher(recipe, prepared, model, options, progress));
     const TeacherIdentity identity = called->identity;
@@ -255,7 +256,7 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
       entry["error"] = own_error(*called, prepared.validation ? *prepared.validation : *prepared.train);
     const std::string number = distill.teacher.teachers.size() > 1 ? fmt::format("teacher{}", index + 1) : "";
     for (ObjectivePart& part :
-         parts_of(recipe, prepared, model, called, options.weight / weights, number, result, entry, progress))
+         parts_of(recipe, prepared, model, called, options.weight / weights, number, result, entry, own, progress))
       parts.push_back(std::move(part));
     result.identity[fmt::format("distill.teacher.{}", index)] = identity.hash;
     result.report["teachers"].push_back(std::move(entry));
@@ -274,9 +275,13 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
   if (distill.on_policy) {
     result.report["on_policy"] = all["on_policy"];
     OnPolicyOptions options = *distill.on_policy;
+    own.push_back(parts.back());
     options.seed = static_cast<uint64_t>(recipe.seed);
-    result.objective = on_policy_objective(result.objective, result.objective, student_answers(recipe, prepared, model),
-                                           options, result.state);
+    const auto base = std::make_shared<const ServableFile>(prepared.model_path);
+    result.objective = on_policy_objective(
+        result.objective, sum_of(std::move(own), blocks),
+        student_answers(base, model, *distill.on_policy, static_cast<int>(recipe.threads), result.state), options,
+        result.state);
   }
   return result;
 }

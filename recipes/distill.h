@@ -11,11 +11,17 @@
 #include "monitor/evaluator.h"
 #include "recipes/prepare.h"
 #include "recipes/recipe.h"
+#include "recipes/serve.h"
 #include "trainer/distillation.h"
 
 namespace retort {
 
 struct CalledTeacher;
+
+/// The student's own answers: `base` in llama.cpp with `model`'s adapters as they were at the latest of the refreshes
+/// that `state` counts. Errors as export_gguf_adapter and ServedModel::open throw them, and served_continuations.
+Continue student_answers(std::shared_ptr<const ServableFile> base, CausalLM& model, const OnPolicyChoice& choice,
+                         int threads, std::shared_ptr<ObjectiveState> state);
 
 /// What training needs of the teachers.
 struct Distillation {

@@ -158,6 +158,8 @@ const Schema<DistillOptions>& schema_of(DistillOptions*) {
               node["hidden_states"].refuse("layers are compared token by token, loss: spans is for other vocabularies");
             if (o.on_policy && !o.online)
               node["on_policy"].refuse("no cache holds what the student will say: needs online: true");
+            if (o.on_policy && o.kd_ratio == 0)
+              node["on_policy"].refuse("the loss alone teaches answers of its own, and kd_ratio: 0 leaves it out");
             if (o.loss == loss_spans) {
               if (!o.loss_args.empty()) node["loss_args"].refuse("loss: spans has no number of its own");
               if (o.temperature != 1) node["temperature"].refuse("loss: spans compares probabilities at temperature 1");

@@ -150,6 +150,7 @@ void save_checkpoint(const fs::path& path, const Optimizer& optimizer, const Loa
     json["objective"] = {{"numbers", objective->numbers}, {"sums", objective->sums}};
     tensors.clear();
     for (const Parameter& p : objective->parameters) tensors.emplace_back(p.name, p.tensor.detach());
+    tensors.insert(tensors.end(), objective->tensors.begin(), objective->tensors.end());
     if (!tensors.empty()) write_safetensors(folder.temporary() / objective_file, tensors, {{"format", "pt"}});
   }
   write_json(folder.temporary() / "state.json", json);
@@ -175,10 +176,14 @@ TrainState load_checkpoint(const fs::path& path, Optimizer& optimizer, Loader& l
     const auto numbers = json_get<Json>(json, "objective", where);
     objective->numbers = json_get<std::map<std::string, double>>(numbers, "numbers", where);
     objective->sums = json_get<std::map<std::string, double>>(numbers, "sums", where);
-    if (!objective->parameters.empty()) {
+    objective->tensors.clear();
+    if (!objective->parameters.empty() || fs::exists(path / objective_file)) {
       const auto file = SafetensorsFile::open(path / objective_file);
+      for (const SafetensorsEntry& entry : file->entries())
+        objective->tensors[entry.name] = file->tensor(entry.name).clone();
       for (const Parameter& p : objective->parameters) {
         copy_tensor(*file, p.name, p.tensor);
+        objective->tensors.erase(p.name);
         std::erase_if(parameters, [&](const Parameter& other) { return other.tensor.is_same(p.tensor); });
       }
     }

@@ -2,7 +2,7 @@
 //
 //   checkpoints/step-000050/adapter/                PEFT files, usable as they are
 //   checkpoints/step-000050/optimizer.safetensors   the optimizer's state, the random generators
-//   checkpoints/step-000050/objective.safetensors   what is trained beside the adapter, if anything is
+//   checkpoints/step-000050/objective.safetensors   the objective's tensors, if it has any
 //   checkpoints/step-000050/state.json              counters, loader, objective, best, and what the run must not have
 //   changed
 #pragma once

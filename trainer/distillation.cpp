@@ -53,7 +53,7 @@ ObjectivePart cross_entropy_part(double weight) {
 ObjectivePart divergence_part(TargetSource source, const DivergenceOptions& options,
                               std::shared_ptr<ObjectiveState> state, const std::string& name) {
   const std::string t = key(name, "taid_t");
-  if (options.loss->interpolates) {
+  if (options.loss->interpolates && !state->numbers.contains(t)) {
     state->numbers[t] = options.parameter;
     const TaidSchedule schedule{.t = t, .t_start = options.parameter};
     // The state outlives its own function: a plain pointer, for a shared one would keep it for ever.

@@ -52,7 +52,8 @@ struct TaidSchedule {
 
 /// linear_divergence from what `source` says of the batch. `state` gets the sums "divergence", "cross_entropy" and
 /// "agreement" for the metrics, and with an interpolating loss its t, which follows TaidSchedule from
-/// options.parameter on. Of several teachers each has a name, which goes before these keys and a dot.
+/// options.parameter on. Of several teachers each has a name, which goes before these keys and a dot; parts of one name
+/// share its t.
 ObjectivePart divergence_part(TargetSource source, const DivergenceOptions& options,
                               std::shared_ptr<ObjectiveState> state, const std::string& name = "");
 

@@ -25,6 +25,7 @@ using Objective = std::function<at::Tensor(CausalLM& model, const Batch& batch, 
 struct ObjectiveState {
   std::vector<Parameter> parameters = {};  ///< trained beside the adapters', of which they are no part
   std::map<std::string, double> numbers = {};
+  std::map<std::string, at::Tensor> tensors = {};  ///< not trained; under other names than `parameters`
   /// Sums over trained tokens since the last line of metrics, which shows them divided by the number of tokens.
   std::map<std::string, double> sums = {};
   /// Called after each update with the share of the run's updates that are made, and the step's loss in nats a token.

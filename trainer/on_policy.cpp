@@ -4,24 +4,60 @@
 
 #include <utility>
 
+#include "adapters/attach.h"
+#include "core/error.h"
 #include "core/rng.h"
 
 namespace retort {
+namespace {
 
-Continue served_continuations(std::function<std::unique_ptr<ServedModel>()> serve, double temperature, int64_t every) {
-  struct Sampler {
-    std::unique_ptr<ServedModel> model;
-    int64_t left = 0;
-  };
-  return [sampler = std::make_shared<Sampler>(), serve = std::move(serve), temperature, every](
-             std::span<const int32_t> prompt, int64_t limit, uint64_t seed) {
-    if (sampler->left == 0) {
-      sampler->model.reset();  // one copy in memory
-      sampler->model = serve();
-      sampler->left = every;
+std::string served_name(const Parameter& parameter) { return "on_policy." + parameter.name; }
+
+/// Puts the adapters that are served on the model as long as it lives, then those that are trained.
+class WearingServed {
+ public:
+  WearingServed(const std::vector<Parameter>& parameters, const ObjectiveState& state) {
+    for (const Parameter& p : parameters) {
+      const auto kept = state.tensors.find(served_name(p));
+      if (kept == state.tensors.end() || !kept->second.sizes().equals(p.tensor.sizes()))
+        fail(Exit::bad_input,
+             "the checkpoint's objective.safetensors: \"{}\" is missing or of another shape than \"{}\"",
+             served_name(p), p.name);
     }
-    --sampler->left;
-    return sampler->model->generate(prompt, limit, temperature, seed);
+    for (const Parameter& p : parameters) {
+      trained_.emplace_back(p.tensor.detach(), p.tensor.detach().clone());
+      trained_.back().first.copy_(state.tensors.at(served_name(p)));
+    }
+  }
+  ~WearingServed() {
+    for (const auto& [tensor, before] : trained_) tensor.copy_(before);
+  }
+  WearingServed(const WearingServed&) = delete;
+  WearingServed& operator=(const WearingServed&) = delete;
+
+ private:
+  std::vector<std::pair<at::Tensor, at::Tensor>> trained_;
+};
+
+}  // namespace
+
+Continue served_continuations(CausalLM& model, std::function<std::unique_ptr<ServedModel>()> serve, double temperature,
+                              int64_t every, std::shared_ptr<ObjectiveState> state) {
+  return [&model, serve = std::move(serve), temperature, every, state = std::move(state),
+          served = std::make_shared<std::unique_ptr<ServedModel>>()](std::span<const int32_t> prompt, int64_t limit,
+                                                                     uint64_t seed) {
+    double& left = state->numbers["on_policy_left"];
+    if (left <= 0) {
+      served->reset();  // one copy in memory
+      for (const Parameter& p : trainable_parameters(model)) state->tensors[served_name(p)] = p.tensor.detach().clone();
+      left = static_cast<double>(every);
+    }
+    if (!*served) {
+      const WearingServed wearing(trainable_parameters(model), *state);
+      *served = serve();
+    }
+    left -= 1;
+    return (*served)->generate(prompt, limit, temperature, seed);
   };
 }
 

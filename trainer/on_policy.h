@@ -16,9 +16,12 @@ namespace retort {
 /// whether that came.
 using Continue = std::function<Generated(std::span<const int32_t> prompt, int64_t limit, uint64_t seed)>;
 
-/// Samples from llama.cpp. `serve` opens the student as it is now (its adapter exported, for instance); it is called
-/// again every `every` prompts, so that what is sampled lags behind by so much.
-Continue served_continuations(std::function<std::unique_ptr<ServedModel>()> serve, double temperature, int64_t every);
+/// Samples from llama.cpp. `serve` opens the student with the adapters that `model` has during the call; it is called
+/// again every `every` prompts, so that what is sampled lags behind by so much. `state` keeps the adapters that are
+/// served and how many prompts they have left: a resumed run's prompts are answered by those that had been served.
+/// Error(bad_input) when a checkpoint's do not fit the model.
+Continue served_continuations(CausalLM& model, std::function<std::unique_ptr<ServedModel>()> serve, double temperature,
+                              int64_t every, std::shared_ptr<ObjectiveState> state);
 
 /// The batch with the student's answers in place of its own: of each document the tokens before the first trained one
 /// are the prompt, what `go_on` gives is trained, and so is the document's last trained token behind an answer that
@@ -32,7 +35,8 @@ struct OnPolicyOptions {
 };
 
 /// Batches are drawn by lambda: `recorded` for those that stay, `own` for those with the student's answers, whose loss
-/// is scaled to the number of trained tokens that the loop expects. Which and what is drawn follows from the seed and
+/// is scaled to the number of trained tokens that the loop expects. `own` has no cross entropy: what was sampled is no
+/// answer to learn. Which and what is drawn follows from the seed and
 /// the number of batches so far, which `state` keeps, so that a resumed run goes on as it would have. `own` must ask
 /// its teacher online: no cache holds what the student will say.
 Objective on_policy_objective(Objective recorded, Objective own, Continue go_on, const OnPolicyOptions& options,

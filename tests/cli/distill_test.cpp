@@ -121,6 +121,8 @@ TEST_F(Distill, LearnsFromItsOwnAnswersAndTheTextsThatTwoModelsShare) {
   ASSERT_EQ(own.status, 0) << own.errors;
   EXPECT_EQ(report()["distill"]["on_policy"]["lambda"], 1.0);
   EXPECT_EQ(report()["train"]["steps"], 2);
+  // The student is its teacher until it is trained, and what it said is nothing to learn.
+  EXPECT_NEAR(report()["train"]["loss_first"].get<double>(), 0, 1e-5);
 
   const ProcessResult spans =
       retort(command("run", {"distill={teacher: {path: smollm2}, online: true, loss: spans}", "train.max_steps=1"}));

@@ -4,7 +4,12 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "adapters/attach.h"
+#include "adapters/peft.h"
+#include "tests/core/support.h"
 #include "tests/models/tiny.h"
+#include "tests/trainer/fake.h"
+#include "trainer/checkpoint.h"
 
 namespace retort {
 namespace {
@@ -76,9 +81,10 @@ TEST(OnPolicy, LambdaDrawsBatchesAndAResumeGoesOn) {
   EXPECT_EQ(seeds, whole_seeds);
 }
 
-/// Counts how often it is opened.
+/// Repeats the prompt, and says which adapter it was opened with.
 class EchoModel final : public ServedModel {
  public:
+  explicit EchoModel(int32_t adapter) : adapter_(adapter) {}
   int64_t vocab() const override { return 100; }
   const llama_model* model() const override { return nullptr; }
   at::Tensor logits(std::span<const int32_t>, std::span<const int64_t>) override { return {}; }
@@ -91,21 +97,89 @@ class EchoModel final : public ServedModel {
   Generated generate(std::span<const int32_t> prompt, int64_t, double temperature, uint64_t,
                      const std::function<void(int32_t)>&) override {
     EXPECT_EQ(temperature, 0.9);
-    return says({prompt.begin(), prompt.end()}, true);
+    std::vector<int32_t> ids(prompt.begin(), prompt.end());
+    ids.push_back(adapter_);
+    return says(std::move(ids), true);
   }
   int64_t memory_bytes() const override { return 0; }
+
+ private:
+  int32_t adapter_;
+};
+
+/// A student whose adapter is one number, which "training" counts up.
+struct CountedStudent {
+  std::unique_ptr<CausalLM> model = tiny_model("grouped", at::kFloat);
+  std::shared_ptr<ObjectiveState> state = std::make_shared<ObjectiveState>();
+  AdapterOptions options;
+  int opened = 0;
+  Continue go_on;
+
+  CountedStudent() {
+    options.target_modules = {.expression = "", .names = {"q_proj"}};
+    attach(*model, options, 1);
+    become(0);
+    go_on = served_continuations(
+        *model,
+        [this] {
+          ++opened;
+          return std::make_unique<EchoModel>(adapter());
+        },
+        0.9, 3, state);
+  }
+  void become(int number) const {
+    for (const Parameter& p : trainable_parameters(*model)) p.tensor.detach().fill_(number);
+  }
+  int32_t adapter() const {
+    return static_cast<int32_t>(trainable_parameters(*model)[0].tensor.detach().max().item<float>());
+  }
+  /// What answers the prompts [first, last), the adapter changing after each.
+  std::vector<int32_t> answered(int first, int last) const {
+    std::vector<int32_t> by;
+    for (int i = first; i < last; ++i) {
+      const std::vector<int32_t> said = go_on(std::vector<int32_t>{7}, 4, 1).ids;
+      EXPECT_EQ(said.front(), 7);
+      by.push_back(said.back());
+      EXPECT_EQ(adapter(), i) << "the trained adapter stays on the model";
+      become(i + 1);
+    }
+    return by;
+  }
 };
 
 TEST(OnPolicy, TheStudentIsServedAnewEverySoManyPrompts) {
-  int opened = 0;
-  const Continue go_on = served_continuations(
-      [&] {
-        ++opened;
-        return std::make_unique<EchoModel>();
-      },
-      0.9, 3);
-  for (int32_t i = 0; i < 7; ++i) EXPECT_EQ(go_on(std::vector<int32_t>{i}, 4, 1).ids, std::vector<int32_t>{i});
-  EXPECT_EQ(opened, 3);
+  const CountedStudent student;
+  EXPECT_EQ(student.answered(0, 7), (std::vector<int32_t>{0, 0, 0, 3, 3, 3, 6}));
+  EXPECT_EQ(student.opened, 3);
+}
+
+TEST(OnPolicy, AResumedRunIsAnsweredByTheAdapterThatWasServed) {
+  const auto folder = fresh_folder("on-policy-resume");
+  const FakeData data(4);
+  const CountedStudent whole;
+  const std::vector<int32_t> expected = whole.answered(0, 12);
+  for (const int saved : {1, 2, 3, 5}) {
+    const auto path = folder / std::to_string(saved);
+    const CountedStudent killed, resumed;
+    killed.answered(0, saved);
+    const auto optimizer = [](const CountedStudent& of) {
+      return Optimizer(trainable_parameters(*of.model), TrainOptions{}, 1);
+    };
+    const auto save_adapter = [&](const std::filesystem::path& to) {
+      save_peft(to, *killed.model, killed.options, {});
+    };
+    save_checkpoint(path, optimizer(killed), Loader(data, 1), {}, {}, killed.state.get(), save_adapter);
+    Optimizer again = optimizer(resumed);
+    Loader loader(data, 1);
+    load_checkpoint(path, again, loader, {}, resumed.state.get());
+    EXPECT_EQ(resumed.answered(saved, 12), std::vector<int32_t>(expected.begin() + saved, expected.end())) << saved;
+  }
+}
+
+TEST(OnPolicy, RefusesACheckpointWhoseServedAdapterDoesNotFit) {
+  const CountedStudent student;
+  student.state->numbers["on_policy_left"] = 2;
+  expect_error(Exit::bad_input, {"objective.safetensors", "q_proj"}, [&] { student.answered(0, 1); });
 }
 
 }  // namespace
