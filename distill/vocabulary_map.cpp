@@ -33,6 +33,8 @@ class Mapped final : public MappedTeacher {
   ServedModel* served() override { return teacher_->served(); }
   std::shared_ptr<CausalLM> torch() override { return teacher_->torch(); }
   double lost_mass() const override { return rows_ > 0 ? lost_ / static_cast<double>(rows_) : 0; }
+  void forget_lost_mass() override { lost_ = 0, rows_ = 0; }
+  Teacher& unmapped() override { return *teacher_; }
 
   void logits(const std::vector<std::vector<int32_t>>& documents, const std::vector<std::vector<int64_t>>& wanted,
               const std::function<void(size_t, const at::Tensor&)>& each) override {
@@ -49,9 +51,12 @@ class Mapped final : public MappedTeacher {
     Batch translated = batch;
     translated.ids = batch.ids.to(at::kCPU, at::kLong, false, true);
     auto* id = translated.ids.mutable_data_ptr<int64_t>();
-    for (size_t d = 0; d + 1 < batch.offsets.size(); ++d)
+    for (size_t d = 0, row = 0; d + 1 < batch.offsets.size(); ++d) {
+      int64_t wanted = batch.offsets[d];  // what follows the last row changes nothing, and the teacher may lack it
+      for (; row < rows.size() && rows[row] < batch.offsets[d + 1]; ++row) wanted = rows[row] + 1;
       for (int64_t t = batch.offsets[d]; t < batch.offsets[d + 1]; ++t)
-        id[t] = translate(static_cast<int32_t>(id[t]), d, t - batch.offsets[d]);
+        id[t] = t < wanted ? translate(static_cast<int32_t>(id[t]), d, t - batch.offsets[d]) : 0;
+    }
     return [this, inner = teacher_->dense(translated, rows)](int64_t begin, int64_t end) {
       return mapped(inner(begin, end));
     };

@@ -41,8 +41,12 @@ void require_shared_tokens(const VocabularyMap& map, const std::string& student,
 /// A teacher that is asked in the student's tokens and answers in them.
 class MappedTeacher : public Teacher {
  public:
-  /// Mean probability, over all rows so far, that the teacher gave to tokens which the student lacks.
+  /// Mean probability that the teacher gave to tokens which the student lacks, over all rows since it was opened or
+  /// told to forget them.
   virtual double lost_mass() const = 0;
+  virtual void forget_lost_mass() = 0;
+  /// The teacher itself, in its own ids.
+  virtual Teacher& unmapped() = 0;
 };
 
 /// `teacher` behind `map`: [n, width] logits, width being the student's; -inf for tokens that the teacher lacks and for

@@ -117,7 +117,19 @@ TEST(VocabularyMap, PaddingAndTokensOfOneSideOnly) {
     else
       EXPECT_EQ(row[i].item<float>(), whole[i].item<float>()) << i;
   }
+  // What follows the last row is nothing to the teacher, asked either way.
+  EXPECT_TRUE(answer(*teacher, {7, 3}, 0).equal(row));
+  const Batch batch{at::tensor({7, 3, 9, 3}, at::kLong), at::tensor({3, -1, 3, -1}, at::kLong), {0, 2, 4}};
+  EXPECT_TRUE(online_targets(*teacher)(batch, {}).dense(0, 1)[0].equal(row));
+  expect_error(Exit::bad_input, {"token 3", "position 1", "document 1"}, [&] {
+    const Batch inside{batch.ids, at::tensor({3, -1, -1, 3}, at::kLong), {0, 2, 4}};
+    online_targets (*teacher)(inside, {});
+  });
   const double kept = row.exp().sum().item<double>() / whole.exp().sum().item<double>();
+  EXPECT_NEAR(teacher->lost_mass(), 1 - kept, 1e-5);
+  teacher->forget_lost_mass();
+  EXPECT_EQ(teacher->lost_mass(), 0);
+  answer(*teacher, {7}, 0);
   EXPECT_NEAR(teacher->lost_mass(), 1 - kept, 1e-5);
   expect_error(Exit::bad_input, {"token 3", "position 1", "document 0", "elsewhere"}, [&] {
     answer(*teacher, {7, 3}, 1);
