@@ -88,8 +88,19 @@ DenseLogits Teacher::dense(const Batch& batch, const std::vector<int64_t>& rows)
     tokens += length;
     Group& group = groups->back();
     group.end = static_cast<int64_t>(row);
-    group.documents.emplace_back(id + begin, id + begin + length);
+    group.documents.push_back(document);
     group.wanted.push_back(std::move(wanted));
+    const std::vector<int32_t> document(id + begin, id + begin + length);
+    // A long document is asked about in pieces: teachers keep what they computed of its beginning.
+    for (auto next = wanted.begin(); length > tokens_of_a_group && next != wanted.end();) {
+      const int64_t piece = *next / tokens_of_a_group;
+      const auto from = next;
+      while (next != wanted.end() && *next / tokens_of_a_group == piece) ++next;
+      const int64_t row_of = first + (from - wanted.begin());
+      groups->push_back({{document}, {{from, next}}, row_of, row_of + (next - from)});
+      tokens = tokens_of_a_group;
+    }
+    if (length > tokens_of_a_group) continue;
   }
   struct Present {
     size_t group = SIZE_MAX;

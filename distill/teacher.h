@@ -42,9 +42,10 @@ class Teacher {
   virtual void logits(const std::vector<std::vector<int32_t>>& documents,
                       const std::vector<std::vector<int64_t>>& wanted,
                       const std::function<void(size_t document, const at::Tensor& logits)>& each) = 0;
-  /// Logits after the ascending positions `rows` of a batch, without rows x vocabulary: a few documents' exist at a
-  /// time. Chunks are asked for in ascending order; going back to the first one computes them again. The teacher and
-  /// what it was opened with must outlive the function.
+  /// Logits after the ascending positions `rows` of a batch, without rows x vocabulary: those of documents of together
+  /// 512 tokens exist at a time, of a longer document those of 512 of its tokens. Chunks are asked for in ascending
+  /// order; going back to the first one computes them again. The teacher and what it was opened with must outlive the
+  /// function.
   virtual DenseLogits dense(const Batch& batch, const std::vector<int64_t>& rows);
   /// The model itself, in the engine that runs it, so that nobody has to open it twice; nullptr in the other, and for
   /// the student's own base.

@@ -90,10 +90,9 @@ class Served final : public ServedModel {
   int64_t memory_bytes() const override { return weight_bytes_ + context_bytes_; }
 
   at::Tensor logits(std::span<const int32_t> ids, std::span<const int64_t> wanted) override {
-    at::Tensor result;
-    logits({{ids.begin(), ids.end()}}, {{wanted.begin(), wanted.end()}},
-           [&](size_t, const at::Tensor& logits) { result = logits; });
-    return result;
+    ServedRequest request{{ids.begin(), ids.end()}, {wanted.begin(), wanted.end()}};
+    for (size_t t = 0; wanted.empty() && t < ids.size(); ++t) request.wanted.push_back(static_cast<int64_t>(t));
+    return read_on(request);
   }
 
   void logits(const std::vector<std::vector<int32_t>>& documents, const std::vector<std::vector<int64_t>>& wanted,
@@ -121,7 +120,7 @@ class Served final : public ServedModel {
       cells = std::max(cells, static_cast<int64_t>(passes.back().nodes.size()) + passes.back().generated);
     }
     reserve(shared + cells);
-    llama_memory_clear(memory(), false);
+    clear();
     for (int64_t begin = 0; begin < shared; begin += kChunk) {
       batch_.clear();
       for (int64_t t = begin; t < std::min(shared, begin + kChunk); ++t) {
@@ -152,7 +151,7 @@ class Served final : public ServedModel {
         if (tokens > 0 && tokens + more > kChunk) break;
         tokens += more;
       }
-      llama_memory_clear(memory(), false);
+      clear();
       at::Tensor logits = at::empty({tokens, vocab_}, at::kFloat), hidden = at::empty({tokens, width}, at::kFloat);
       int64_t done = 0;
       batch_.clear();
@@ -185,7 +184,7 @@ class Served final : public ServedModel {
                      const std::function<void(int32_t)>& stream) override {
     check({{prompt.begin(), prompt.end()}, {}, limit, {}});
     reserve(static_cast<int64_t>(prompt.size()) + limit);
-    llama_memory_clear(memory(), false);
+    clear();
     std::unique_ptr<llama_sampler, void (*)(llama_sampler*)> sampler(
         llama_sampler_chain_init(llama_sampler_chain_default_params()), llama_sampler_free);
     if (temperature > 0) {
@@ -226,6 +225,10 @@ class Served final : public ServedModel {
 
  private:
   llama_memory_t memory() { return llama_get_memory(context_.get()); }
+  void clear() {
+    llama_memory_clear(memory(), false);
+    held_.clear();
+  }
 
   void load_adapter(const std::filesystem::path& path) {
     LlamaCapture capture(true);
@@ -255,6 +258,35 @@ class Served final : public ServedModel {
              request.wanted[i]);
       }
     }
+  }
+
+  /// One document up to the last position that is wanted. Where it begins as the one before and only later positions
+  /// are wanted it goes on from there, so that a long document can be asked about in pieces.
+  at::Tensor read_on(const ServedRequest& request) {
+    check(request);
+    reserve(static_cast<int64_t>(request.ids.size()));
+    const auto end = static_cast<size_t>(request.wanted.back()) + 1;
+    if (held_.empty() || held_.size() > static_cast<size_t>(request.wanted.front()) ||
+        !std::equal(held_.begin(), held_.end(), request.ids.begin()))
+      clear();
+    const at::Tensor all = at::empty({static_cast<int64_t>(request.wanted.size()), vocab_}, at::kFloat);
+    int64_t row = 0;
+    while (held_.size() < end) {
+      batch_.clear();
+      const size_t begin = held_.size(), next = std::min(end, begin + static_cast<size_t>(kChunk));
+      std::vector<int32_t> outputs;
+      for (size_t t = begin; t < next; ++t) {
+        const auto wanted = row + static_cast<int64_t>(outputs.size());
+        const bool output = request.wanted[static_cast<size_t>(wanted)] == static_cast<int64_t>(t);
+        if (output) outputs.push_back(static_cast<int32_t>(t - begin));
+        batch_.add(request.ids[t], static_cast<int64_t>(t), {{kShared}}, output);
+      }
+      held_.clear();  // of no use if the engine fails
+      decode();
+      held_.assign(request.ids.begin(), request.ids.begin() + static_cast<int64_t>(next));
+      for (const int32_t i : outputs) copy_logits(i, all[row++]);
+    }
+    return all;
   }
 
   /// Tokens that all documents begin with, before the first position that anyone wants to see.
@@ -415,6 +447,7 @@ class Served final : public ServedModel {
     if (context_ && llama_n_ctx(context_.get()) >= cells) return;
     if (cells > int64_t{1} << 30) fail(Exit::usage, "{}: a context of {} tokens is too long", path_.string(), cells);
     context_.reset();
+    held_.clear();
     llama_context_params params = llama_context_default_params();
     params.n_ctx = static_cast<uint32_t>((cells + 255) / 256 * 256);
     params.n_batch = params.n_ubatch = static_cast<uint32_t>(kChunk);
@@ -448,6 +481,7 @@ class Served final : public ServedModel {
   std::shared_ptr<llama_model> model_;
   llama_adapter_lora* adapter_ = nullptr;
   std::unique_ptr<llama_context, decltype([](llama_context* context) { llama_free(context); })> context_;
+  std::vector<int32_t> held_;  ///< what read_on computed last: the tokens that sequence 0 holds
   int64_t vocab_ = 0, weight_bytes_ = 0, context_bytes_ = 0;
   bool shares_ = true;
 };

@@ -36,7 +36,7 @@ class GgufTeacher final : public Teacher {
       requests.push_back({documents[d], wanted[d], 0, {}});
       numbers.push_back(d);
     }
-    model_->run(requests, [&](size_t i, const at::Tensor& logits) {
+    const auto checked = [&](size_t i, const at::Tensor& logits) {
       check_logits(logits, name_, numbers[i], requests[i].wanted);
       each(numbers[i], logits);
     });

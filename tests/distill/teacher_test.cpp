@@ -187,6 +187,7 @@ class CountingTeacher final : public Teacher {
   void logits(const Documents& documents, const Positions& wanted,
               const std::function<void(size_t, const at::Tensor&)>& each) override {
     calls += 1;
+    for (const auto& positions : wanted) most_rows = std::max(most_rows, positions.size());
     for (size_t d = 0; d < documents.size(); ++d) {
       at::Tensor rows = at::zeros({static_cast<int64_t>(wanted[d].size()), 3});
       for (size_t i = 0; i < wanted[d].size(); ++i) {
@@ -197,6 +198,7 @@ class CountingTeacher final : public Teacher {
     }
   }
   int calls = 0;
+  size_t most_rows = 0;
 
  private:
   TeacherIdentity identity_;
@@ -219,6 +221,27 @@ TEST(Teacher, DenseHoldsAFewDocumentsAtATime) {
     }
   }
   EXPECT_EQ(teacher.calls, 3) << "documents of 300, 400 + 30 and 200 tokens";
+}
+
+TEST(Teacher, DenseGoesThroughALongDocumentInPieces) {
+  const Batch batch = documents({20, 1300, 30}, 50);
+  CountingTeacher teacher;
+  std::vector<int64_t> rows = {3};
+  for (int64_t t = 20; t < 1300; ++t)
+    if (t < 40 || t > 700) rows.push_back(t);
+  rows.push_back(1330);
+  const DenseLogits dense = teacher.dense(batch, rows);
+  const auto count = static_cast<int64_t>(rows.size());
+  for (int64_t begin = 0; begin < count; begin += 256) {
+    const at::Tensor chunk = dense(begin, std::min(count, begin + 256));
+    for (int64_t i = 0; i < chunk.size(0); ++i) {
+      const int64_t t = rows[static_cast<size_t>(begin + i)], d = t < 20 ? 0 : t < 1320 ? 20 : 1320;
+      ASSERT_EQ(chunk[i][0].item<float>(), static_cast<float>(batch.ids[t].item<int64_t>())) << t;
+      ASSERT_EQ(chunk[i][1].item<float>(), static_cast<float>(t - d)) << t;
+    }
+  }
+  EXPECT_EQ(teacher.calls, 5) << "20 tokens, three pieces, 30 tokens";
+  EXPECT_LE(teacher.most_rows, 512);
 }
 
 TEST(Teacher, OnlineTargetsAreItsLogitsAtTheTrainedRows) {
