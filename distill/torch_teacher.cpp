@@ -35,6 +35,7 @@ class TorchTeacher final : public Teacher {
     for (size_t first = 0, last = 0; first < documents.size(); first = last) {
       Batch batch{{}, {}, {0}};
       std::vector<int64_t> ids, rows;
+      std::vector<size_t> numbers;
       for (; last < documents.size(); ++last) {
         const std::vector<int32_t>& document = documents[last];
         if (wanted[last].empty()) continue;
@@ -43,10 +44,11 @@ class TorchTeacher final : public Teacher {
         for (int64_t position : wanted[last]) rows.push_back(batch.tokens() + position);
         ids.insert(ids.end(), document.begin(), document.begin() + length);
         batch.offsets.push_back(batch.tokens() + length);
+        numbers.push_back(last);
       }
       if (ids.empty()) continue;
       batch.ids = as_indices(ids);
-      const at::Tensor hidden = hidden_rows(batch, rows);
+      const at::Tensor hidden = hidden_rows(batch, rows, numbers);
       int64_t row = 0;
       for (size_t d = first; d < last; ++d) {
         const auto count = static_cast<int64_t>(wanted[d].size());
@@ -67,7 +69,9 @@ class TorchTeacher final : public Teacher {
   }
 
  private:
-  at::Tensor hidden_rows(const Batch& batch, const std::vector<int64_t>& rows) {
+  /// `numbers`: what errors call the batch's documents; empty: by their place in it.
+  at::Tensor hidden_rows(const Batch& batch, const std::vector<int64_t>& rows,
+                         const std::vector<size_t>& numbers = {}) {
     const at::NoGradGuard no_grad;
     const Wearing wearing(*this);
     const at::Tensor hidden = model_.hidden(batch).index_select(0, as_indices(rows).to(model_.device()));
@@ -77,7 +81,8 @@ class TorchTeacher final : public Teacher {
       const auto first = static_cast<int64_t>(row);
       for (; row < rows.size() && rows[row] < batch.offsets[d + 1]; ++row)
         positions.push_back(rows[row] - batch.offsets[d]);
-      check_logits(hidden.slice(0, first, static_cast<int64_t>(row)), name_, d, positions);
+      check_logits(hidden.slice(0, first, static_cast<int64_t>(row)), name_, numbers.empty() ? d : numbers[d],
+                   positions);
     }
     return hidden;
   }
