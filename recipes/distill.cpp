@@ -262,9 +262,11 @@ Continue student_answers(std::shared_ptr<const ServableFile> base, CausalLM& mod
     result.report["teachers"].push_back(std::move(entry));
     result.teachers.push_back(called);
   }
-  const Json all = to_json(distill);
+  Json all = to_json(distill);
+  all["cache"].erase("path");
+    result.identity[fmt::format("distill.teacher.{}.weight", index)] = options.weight;
   for (const char* key :
-       {"loss", "loss_args", "temperature", "kd_ratio", "estimator", "online", "on_policy", "hidden_states"})
+       {"loss", "loss_args", "temperature", "kd_ratio", "estimator", "online", "cache", "on_policy", "hidden_states"})
     result.identity[fmt::format("distill.{}", key)] = all[key].is_structured() ? Json(all[key].dump()) : all[key];
   std::vector<int64_t> blocks;
   if (distill.hidden_states) {
