@@ -45,6 +45,15 @@ OpenedTeacher open_teacher(const TeacherOptions& options, const TeacherPlace& pl
   if (!kind)
     fail(Exit::usage, "{}: recorded answers cannot be asked about other tokens; a teacher that can is needed here",
          options.path.string());
+  const auto unread = [&](const char* option, int64_t value) {
+    if (value != 0 && !kind->reads_llama_options)
+      fail(Exit::usage,
+           "teacher.{}: {}: for kind: gguf, which llama.cpp runs; a teacher of kind {} runs where the student does: "
+           "leave it out",
+           option, value, kind->name);
+  };
+  unread("gpu_layers", options.gpu_layers);
+  unread("threads", options.threads);
   return kind->open(options, place);
 }
 

@@ -89,6 +89,7 @@ struct TeacherKind {
   const char* summary;
   bool (*accepts)(const std::filesystem::path& path);  ///< for kind: auto
   OpenedTeacher (*open)(const TeacherOptions& options, const TeacherPlace& place);
+  bool reads_llama_options = false;  ///< gpu_layers and threads
 };
 
 const std::vector<const TeacherKind*>& teacher_kinds();

@@ -23,7 +23,7 @@ struct CalledTeacher {
   std::optional<RecordedTeacher> recorded = {};  ///< those
   std::string vocabulary = {};                   ///< how it compares with the student's
   bool by_text = false;                          ///< compared by stretches of text, not by tokens
-  const MappedTeacher* mapped = nullptr;         ///< the model, when it is asked in other ids than its own
+  MappedTeacher* mapped = nullptr;               ///< the model, when it is asked in other ids than its own
   bool same_tokens = false;                      ///< every id stands for the same token
   TeacherIdentity identity = {};
 

@@ -28,8 +28,11 @@ namespace {
 /// KL(reference ‖ teacher) on the first held-out rows.
 Json own_error(const CalledTeacher& called, const PackedDataset& data) {
   constexpr int64_t most_tokens = 2048;
-  const OpenedTeacher reference =
-      open_teacher({.kind = called.options.kind, .path = called.options.reference, .threads = called.options.threads});
+  TeacherOptions options = called.options;  // its adapter and its place too
+  options.path = options.reference;
+  if (const TeacherKind* kind = teacher_kind(options); kind && !kind->reads_llama_options)
+    options.gpu_layers = options.threads = 0;
+  const OpenedTeacher reference = open_teacher(options);
   std::vector<std::vector<int32_t>> documents;
   int64_t tokens = 0;
   for (int64_t w = 0; w < data.windows() && tokens < most_tokens; ++w) {
@@ -39,7 +42,8 @@ Json own_error(const CalledTeacher& called, const PackedDataset& data) {
       documents.emplace_back(ids + batch.offsets[d], ids + batch.offsets[d + 1]);
     tokens += batch.tokens();
   }
-  return teacher_error(*called.teacher.model, *reference.model, documents).to_json();
+  Teacher& teacher = called.mapped ? called.mapped->unmapped() : *called.teacher.model;  // the ids are the same
+  return teacher_error(teacher, *reference.model, documents).to_json();
 }
 
 CacheSubject subject_of(const CalledTeacher& called, const Prepared& prepared, const CausalLM& model) {

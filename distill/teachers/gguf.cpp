@@ -63,6 +63,7 @@ OpenedTeacher open(const TeacherOptions& options, const TeacherPlace&) {
 }  // namespace
 
 extern const TeacherKind teacher_gguf;
-const TeacherKind teacher_gguf = {"gguf", "a GGUF file in llama.cpp: any architecture and quantization", accepts, open};
+const TeacherKind teacher_gguf = {"gguf", "a GGUF file in llama.cpp: any architecture and quantization", accepts, open,
+                                  true};
 
 }  // namespace retort
