@@ -366,6 +366,7 @@ Json against_teachers(const Recipe& recipe, const Prepared& prepared, CausalLM& 
       BothTexts both(recipe, prepared, called, chats_of(prepared.validation_files));
       all.push_back(spans_apart(model, *prepared.validation, span_targets(*called.teacher.model, both.texts), windows));
     } else {
+      if (called.mapped) called.mapped->forget_lost_mass();  // of what it was asked before
       Json measured =
           measure_divergence(model, *prepared.validation, online_targets(*called.teacher.model), {}, windows).to_json();
       if (called.mapped) measured["lost_mass"] = called.mapped->lost_mass();
