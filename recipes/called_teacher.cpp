@@ -48,6 +48,12 @@ CalledTeacher call_teacher(const Recipe& recipe, const Prepared& prepared, Causa
          "distill.teacher: {}: reference: both are asked about the student's tokens, and they are not its own: {}",
          called.name, called.vocabulary);
   called.by_text = distill.loss == loss_spans || (distill.loss == "uld" && map.match == VocabularyMatch::different);
+  if (called.by_text && distill.on_policy)
+    fail(
+        Exit::usage,
+        "distill.on_policy: {}: loss: {} reads the recipe's own rows in both models' tokens, and what the student says "
+        "is not among them; leave on_policy out, or name a teacher with the student's tokens: {}",
+        called.name, distill.loss, called.vocabulary);
   if (called.by_text) return called;
   require_shared_tokens(map, recipe.model.path, called.name);
   if (map.match != VocabularyMatch::equal || called.teacher.model->vocab() != width) {

@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "adapters/attach.h"
-#include "adapters/peft.h"
 #include "core/files.h"
 #include "core/temporary_folder.h"
 #include "distill/cache_folder.h"
@@ -130,11 +129,11 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
   }
   DivergenceOptions loss = divergence_options(distill);
   loss.kd_weight = kd;
+  loss.ce_weight = 0;
+  if (distill.on_policy) own.push_back(divergence_part(source, loss, result.state, number));
   loss.ce_weight = ce;
   return {divergence_part(std::move(source), loss, result.state, number)};
 }
-  loss.ce_weight = 0;
-  if (distill.on_policy) own.push_back(divergence_part(source, loss, result.state, number));
 
 /// The teacher in LibTorch, whose states the student follows: the open one where it runs there.
 std::shared_ptr<CausalLM> teacher_of_layers(const Recipe& recipe, const CalledTeacher& called) {
@@ -143,11 +142,12 @@ std::shared_ptr<CausalLM> teacher_of_layers(const Recipe& recipe, const CalledTe
          called.vocabulary);
   if (auto model = called.teacher.model->torch()) return model;
   const TeacherOptions& options = called.options;
-  const auto checkpoint = Checkpoint::open(options.path);
-  std::shared_ptr<CausalLM> model = CausalLM::load(*checkpoint, load_options(recipe));
-  if (!options.adapter.empty() && fs::is_directory(options.adapter))
-    load_peft(options.adapter, *model, checkpoint->hash());
-  return model;
+  if (!options.adapter.empty())
+    fail(Exit::usage,
+         "distill.hidden_states: {}: LibTorch runs the layers that are followed, and it does not read {}, a GGUF "
+         "adapter; use kind: huggingface with a PEFT folder, or a teacher with the adapter merged in",
+         called.name, options.adapter.string());
+  return CausalLM::load(*Checkpoint::open(options.path), load_options(recipe));
 }
 
 /// `blocks` become those of the student whose states are read.
@@ -220,10 +220,6 @@ Json spans_apart(CausalLM& model, const PackedDataset& data, const SpanSource& s
 
 }  // namespace
 
-Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
-                               const ProgressSink& progress) {
-  const DistillOptions& distill = *recipe.distill;
-  check_on_policy(recipe, prepared, model);
 Continue student_answers(std::shared_ptr<const ServableFile> base, CausalLM& model, const OnPolicyChoice& choice,
                          int threads, std::shared_ptr<ObjectiveState> state) {
   return served_continuations(
@@ -236,6 +232,10 @@ Continue student_answers(std::shared_ptr<const ServableFile> base, CausalLM& mod
       choice.temperature, choice.refresh, std::move(state));
 }
 
+Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, CausalLM& model,
+                               const ProgressSink& progress) {
+  const DistillOptions& distill = *recipe.distill;
+  check_on_policy(recipe, prepared, model);
   Distillation result;
   result.state = std::make_shared<ObjectiveState>();
   result.report = {{"loss", distill.loss},
@@ -263,25 +263,25 @@ Continue student_answers(std::shared_ptr<const ServableFile> base, CausalLM& mod
          parts_of(recipe, prepared, model, called, options.weight / weights, number, result, entry, own, progress))
       parts.push_back(std::move(part));
     result.identity[fmt::format("distill.teacher.{}", index)] = identity.hash;
+    result.identity[fmt::format("distill.teacher.{}.weight", index)] = options.weight;
     result.report["teachers"].push_back(std::move(entry));
     result.teachers.push_back(called);
   }
   Json all = to_json(distill);
   all["cache"].erase("path");
-    result.identity[fmt::format("distill.teacher.{}.weight", index)] = options.weight;
   for (const char* key :
        {"loss", "loss_args", "temperature", "kd_ratio", "estimator", "online", "cache", "on_policy", "hidden_states"})
     result.identity[fmt::format("distill.{}", key)] = all[key].is_structured() ? Json(all[key].dump()) : all[key];
   std::vector<int64_t> blocks;
   if (distill.hidden_states) {
     parts.push_back(follow_layers(recipe, model, teacher_of_layers(recipe, *result.teachers[0]), result.state, blocks));
+    own.push_back(parts.back());
     result.report["hidden_states"] = all["hidden_states"];
   }
   result.objective = sum_of(std::move(parts), blocks);
   if (distill.on_policy) {
     result.report["on_policy"] = all["on_policy"];
     OnPolicyOptions options = *distill.on_policy;
-    own.push_back(parts.back());
     options.seed = static_cast<uint64_t>(recipe.seed);
     const auto base = std::make_shared<const ServableFile>(prepared.model_path);
     result.objective = on_policy_objective(
