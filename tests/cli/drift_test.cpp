@@ -377,7 +377,7 @@ TEST_F(Drift, TwoChecksAtOnceLeaveOneWholeState) {
 
 TEST_F(Drift, ASignalStopsTheMeasuringAndKeepsWhatWasMeasured) {
   const fs::path log = at("stopped.log"), profile = at("stopped.json"), cache = at("cache of its own");
-  constexpr size_t rows = 400;
+  constexpr size_t rows = 192;
   Rng rng(90);
   std::string text;
   for (size_t i = 0; i < rows; ++i)
