@@ -90,15 +90,6 @@ DenseLogits Teacher::dense(const Batch& batch, const std::vector<int64_t>& rows)
     for (; row < rows.size() && rows[row] < end; ++row) wanted.push_back(rows[row] - begin);
     if (wanted.empty()) continue;
     const int64_t length = wanted.back() + 1;  // what follows the last row changes nothing
-    if (tokens + length > tokens_of_a_group) {
-      groups->push_back({{}, {}, first, first});
-      tokens = 0;
-    }
-    tokens += length;
-    Group& group = groups->back();
-    group.end = static_cast<int64_t>(row);
-    group.documents.push_back(document);
-    group.wanted.push_back(std::move(wanted));
     const std::vector<int32_t> document(id + begin, id + begin + length);
     // A long document is asked about in pieces: teachers keep what they computed of its beginning.
     for (auto next = wanted.begin(); length > tokens_of_a_group && next != wanted.end();) {
@@ -110,6 +101,15 @@ DenseLogits Teacher::dense(const Batch& batch, const std::vector<int64_t>& rows)
       tokens = tokens_of_a_group;
     }
     if (length > tokens_of_a_group) continue;
+    if (tokens + length > tokens_of_a_group) {
+      groups->push_back({{}, {}, first, first});
+      tokens = 0;
+    }
+    tokens += length;
+    Group& group = groups->back();
+    group.end = static_cast<int64_t>(row);
+    group.documents.push_back(document);
+    group.wanted.push_back(std::move(wanted));
   }
   struct Present {
     size_t group = SIZE_MAX;
