@@ -45,8 +45,8 @@ Profile profile_of(Measurer& measurer, const DriftSetup& setup, std::span<const 
 
 /// Writes the profile; returns {"path", "sha256", "bytes", "rows", "signals"}.
 Json build_profile(const Recipe& recipe, const ProgressSink& progress);
-/// The profile of all rows of these: of one model, key and settings, else Error(bad_input). It has no nulls: calibrate it
-/// with the rows of all. Returns as build_profile().
+/// The profile of all rows of these: of one model, key and settings, else Error(bad_input). It has no nulls: calibrate
+/// it with the rows of all. Returns as build_profile().
 Json merge_profiles(const std::vector<std::filesystem::path>& paths, const std::filesystem::path& out);
 /// Adds the nulls to the profile; returns {"path", "sha256", "bytes", "block", "resamples", "sizes", "nulls",
 /// "skipped", "seconds"}.
