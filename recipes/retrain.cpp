@@ -198,7 +198,9 @@ void Slot::gather() {
     facts_.harmful = is_harmful(unseen, champion_->verdict["accuracy"].get<double>(), *options_.harm);
   drift_ = watch(recipe_, model, traffic_, day_, folder_ / "drift", progress_);
   if (drift_.is_null()) return;
-  facts_.drift = drift_["drift"]["decision"]["alarm"] == Json(true);
+  const Json& decision = drift_["drift"]["decision"];
+  const bool alarm = decision["alarm"] == Json(true);
+  if (alarm || decision["compared"] == Json(true)) facts_.drift = alarm;  // else too few rows to say
   verdict_["drift"] = drift_evidence(drift_["drift"]);
   if (lease_) registry_->keep_drift_state(*lease_, champion_->sha256, name_, verdict_["drift"]);
   verdict_["drift"]["report"] = "drift/report.html";

@@ -59,6 +59,11 @@ TEST_F(Retrain, FromTheFirstModelToTheNext) {
   fs::remove_all(folder / "runs/retrain");
   EXPECT_EQ(run("2026-01-06").status, 11);
 
+  // Too few rows are no sign that nothing moved.
+  const ProcessResult few = run("2026-01-12", {"--data", log(1, 5, 0, "2026-01-08"), "--check"});
+  EXPECT_EQ(few.status, 0) << few.errors;
+  EXPECT_TRUE(verdict_of(few)["facts"]["drift"].is_null()) << few.output;
+
   const ProcessResult quiet = run("2026-01-12", {"--data", log(1, 20, 0, "2026-01-08")});
   EXPECT_EQ(quiet.status, 0) << quiet.output << quiet.errors;
   EXPECT_EQ(verdict_of(quiet)["facts"]["drift"], false);
