@@ -389,7 +389,7 @@ TEST_F(Drift, ASignalStopsTheMeasuringAndKeepsWhatWasMeasured) {
     for (const auto& entry : fs::directory_iterator(cache / "drift")) {
       std::ifstream lines(entry.path());
       for (std::string line; std::getline(lines, line);)
-        if (line.ends_with('}')) keys.push_back(parse_json(line, "cache")["row"]);
+        if (line.ends_with('}')) keys.push_back(line.substr(0, line.find(' ')));
     }
     return keys;
   };
