@@ -47,7 +47,8 @@ void print_check(const Json& report) {
   for (const Json& slot : drift["slots"]) {
     std::vector<std::string> beyond;
     for (const Json& signal : slot["signals"])
-      if (signal["alarm"] == Json(true)) beyond.push_back(signal["signal"].get<std::string>());
+      if (signal["alarm"] == Json(true))
+        beyond.push_back(signal["signal"].get<std::string>() + " (" + signal["detector"].get<std::string>() + ")");
     fmt::print("{:<12} {:>6} {:>10.3g} {}{}\n", slot["slot"].get<std::string>(), slot["rows"].get<int64_t>(),
                slot["level"].get<double>(), fmt::join(beyond, ", "), slot["alarm"] == Json(true) ? "  ALARM" : "");
   }

@@ -33,7 +33,7 @@ TEST(DriftPage, ShowsEverySignalOverTimeWithItsLimitsAndKeys) {
   for (const char* text :
        {"Drift: retraining is due", "bits_per_byte (ks), effect 0.41 above 0.08", "Bits per byte", "bits/byte, ks",
         "Embedding", "vector, mmd", "limit 0.08", "limit 0.02", "Beyond both keys in 2 slots",
-        "Beyond both keys in 1 slots", "usual: mean 1.58, from 1.1 to 2.2", "fewer than 5",
+        "Beyond both keys in 1 slot;", "usual: mean 1.58, from 1.1 to 2.2", "fewer than 5",
         "2026-11-24: 3 rows, 20 are needed", "model.gguf", "3 rows", "limit 0.01",
         "5f1d7a84db00d2fce00b31a7fc73224f1dc6f2e1e3a67f4a2d3f0b9f5e8f1a22"})
     EXPECT_NE(page.find(text), std::string::npos) << text;
