@@ -89,10 +89,10 @@ TEST_F(Launcher, WithSudoItInstallsWhatIsMissing) {
   fake("sudo", "shift\necho sudo \"$@\" >>" + calls.string() + "\nexec \"$@\"");
   fake("true", "");
   environment.push_back("Torch_ROOT=/nowhere");
-  const ProcessResult result = launch("mold ccache");
+  const ProcessResult result = launch("lld ccache");
   EXPECT_EQ(result.status, 64) << result.errors;  // it went on, as far as LibTorch
   EXPECT_NE(result.errors.find("/nowhere holds no lib/libtorch_cpu.so"), std::string::npos) << result.errors;
-  const std::string asked = read_text(calls), install = std::string(kInstall) + "ccache mold\n";
+  const std::string asked = read_text(calls), install = std::string(kInstall) + "ccache lld\n";
   EXPECT_NE(asked.find("sudo apt-get update\napt-get update\n"), std::string::npos) << asked;
   EXPECT_TRUE(asked.ends_with("sudo env DEBIAN_FRONTEND=noninteractive " + install + install)) << asked;
 }
@@ -100,15 +100,15 @@ TEST_F(Launcher, WithSudoItInstallsWhatIsMissing) {
 TEST_F(Launcher, RootNeedsNoSudo) {
   if (geteuid() != 0) GTEST_SKIP() << "not root";
   environment.push_back("Torch_ROOT=/nowhere");
-  EXPECT_EQ(launch("mold", true).status, 64);
-  EXPECT_EQ(read_text(calls), std::string("apt-get update\n") + kInstall + "mold\n");
+  EXPECT_EQ(launch("lld", true).status, 64);
+  EXPECT_EQ(read_text(calls), std::string("apt-get update\n") + kInstall + "lld\n");
 }
 
 TEST_F(Launcher, AFailingStepStopsItAndShowsItsOutput) {
   fake("sudo", "shift\nexec \"$@\"");
   fake("true", "");
   fake("apt-get", "echo 'E: no network here'; exit 100");
-  const ProcessResult apt = launch("mold");
+  const ProcessResult apt = launch("lld");
   EXPECT_EQ(apt.status, 69);
   EXPECT_NE(apt.errors.find("E: no network here\nretort: apt-get update failed"), std::string::npos) << apt.errors;
 
