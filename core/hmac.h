@@ -18,8 +18,7 @@ class HmacSha256 {
   std::string operator()(std::string_view bytes) const;
 
  private:
-  void* inner_;  ///< SHA-256 after the key's two pads
-  void* outer_;
+  void* keyed_;  ///< OpenSSL's context after the key
 };
 
 }  // namespace retort
