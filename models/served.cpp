@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <map>
 #include <utility>
 
 #include "core/error.h"
 #include "models/llama_runtime.h"
+#include "models/served_pass.h"
 
 namespace retort {
 
@@ -23,29 +23,8 @@ namespace {
 
 /// Tokens of one call into llama_decode.
 constexpr int64_t kChunk = 512;
-/// New tokens of one pass. More would let every token's attention look at more cells of other documents.
-constexpr int64_t kPassTokens = 512;
-/// Sequences of one pass, besides the one that holds the common beginning. llama.cpp allows 256.
-constexpr int kPassDocuments = 127;
 /// Sequence 0 holds the beginning that all documents of a run share.
 constexpr llama_seq_id kShared = 0;
-
-/// A token that one or more documents of a pass have at this place after the same beginning.
-struct Node {
-  int32_t token;
-  int64_t position;
-  bool output = false;
-  std::vector<llama_seq_id> sequences;
-  std::map<int32_t, size_t> next;  ///< token -> node
-};
-
-/// The documents [first, last) of a run as one tree, in an order in which every token follows its beginning.
-struct Pass {
-  size_t first = 0, last = 0;
-  std::vector<Node> nodes;
-  std::vector<std::vector<size_t>> paths;  ///< of each document: its nodes from the end of the shared beginning on
-  int64_t generated = 0;                   ///< room that its continuations may need
-};
 
 struct Batch {
   explicit Batch(int32_t tokens) : raw(llama_batch_init(tokens, 0, kPassDocuments + 1)) {}
@@ -113,22 +92,16 @@ class Served final : public ServedModel {
     if (requests.empty()) return;
     for (const ServedRequest& request : requests) check(request);
     const int64_t shared = shares_ ? shared_beginning(requests) : 0;
-    std::vector<Pass> passes;
+    std::vector<SharedPass> passes;
     int64_t cells = 0;
     for (size_t first = 0; first < requests.size(); first = passes.back().last) {
-      passes.push_back(plan(requests, first, shared));
+      passes.push_back(plan_pass(requests, first, shared, shares_));
       cells = std::max(cells, static_cast<int64_t>(passes.back().nodes.size()) + passes.back().generated);
     }
     reserve(shared + cells);
     clear();
-    for (int64_t begin = 0; begin < shared; begin += kChunk) {
-      batch_.clear();
-      for (int64_t t = begin; t < std::min(shared, begin + kChunk); ++t) {
-        batch_.add(requests[0].ids[static_cast<size_t>(t)], t, {{kShared}}, false);
-      }
-      decode();
-    }
-    for (const Pass& pass : passes) run_pass(requests, pass, shared, logits, generated);
+    feed(requests[0].ids, 0, static_cast<size_t>(shared), [](size_t) { return false; });
+    for (const SharedPass& pass : passes) run_pass(requests, pass, shared, logits, generated);
   }
 
   void read(const std::vector<std::vector<int32_t>>& documents,
@@ -196,13 +169,7 @@ class Served final : public ServedModel {
     Generated result;
     const auto start = Clock::now();
     const int64_t length = static_cast<int64_t>(prompt.size());
-    for (int64_t begin = 0; begin < length; begin += kChunk) {
-      batch_.clear();
-      for (int64_t t = begin; t < std::min(length, begin + kChunk); ++t) {
-        batch_.add(prompt[static_cast<size_t>(t)], t, {{kShared}}, t + 1 == length);
-      }
-      decode();
-    }
+    feed(prompt, 0, prompt.size(), [&](size_t t) { return t + 1 == prompt.size(); });
     result.prompt_seconds = seconds_since(start);
     const llama_vocab* vocabulary = llama_model_get_vocab(model_.get());
     for (int64_t n = 0; n < limit; ++n) {
@@ -260,6 +227,21 @@ class Served final : public ServedModel {
     }
   }
 
+  /// Tokens [begin, end) of one document into the first sequence, a chunk at a time. `output` is asked of each token in
+  /// order; `each` gets the places of those in llama.cpp's batch as soon as it is decoded.
+  template <class Output>
+  void feed(std::span<const int32_t> ids, size_t begin, size_t end, const Output& output,
+            const std::function<void(int32_t)>& each = {}) {
+    for (size_t next = begin; begin < end; begin = next) {
+      next = std::min(end, begin + static_cast<size_t>(kChunk));
+      batch_.clear();
+      for (size_t t = begin; t < next; ++t) batch_.add(ids[t], static_cast<int64_t>(t), {{kShared}}, output(t));
+      decode();
+      for (int32_t i = 0; each && i < batch_.raw.n_tokens; ++i)
+        if (batch_.raw.logits[i]) each(i);
+    }
+  }
+
   /// One document up to the last position that is wanted. Where it begins as the one before and only later positions
   /// are wanted it goes on from there, so that a long document can be asked about in pieces.
   at::Tensor read_on(const ServedRequest& request) {
@@ -270,76 +252,18 @@ class Served final : public ServedModel {
         !std::equal(held_.begin(), held_.end(), request.ids.begin()))
       clear();
     const at::Tensor all = at::empty({static_cast<int64_t>(request.wanted.size()), vocab_}, at::kFloat);
+    const size_t begin = held_.size();
+    held_.clear();  // of no use if the engine fails
     int64_t row = 0;
-    while (held_.size() < end) {
-      batch_.clear();
-      const size_t begin = held_.size(), next = std::min(end, begin + static_cast<size_t>(kChunk));
-      std::vector<int32_t> outputs;
-      for (size_t t = begin; t < next; ++t) {
-        const auto wanted = row + static_cast<int64_t>(outputs.size());
-        const bool output = request.wanted[static_cast<size_t>(wanted)] == static_cast<int64_t>(t);
-        if (output) outputs.push_back(static_cast<int32_t>(t - begin));
-        batch_.add(request.ids[t], static_cast<int64_t>(t), {{kShared}}, output);
-      }
-      held_.clear();  // of no use if the engine fails
-      decode();
-      held_.assign(request.ids.begin(), request.ids.begin() + static_cast<int64_t>(next));
-      for (const int32_t i : outputs) copy_logits(i, all[row++]);
-    }
+    auto next = request.wanted.begin();
+    feed(
+        request.ids, begin, end, [&](size_t t) { return *next == static_cast<int64_t>(t) && (++next, true); },
+        [&](int32_t i) { copy_logits(i, all[row++]); });
+    held_.assign(request.ids.begin(), request.ids.begin() + static_cast<int64_t>(end));
     return all;
   }
 
-  /// Tokens that all documents begin with, before the first position that anyone wants to see.
-  static int64_t shared_beginning(std::span<const ServedRequest> requests) {
-    if (requests.size() < 2) return 0;
-    size_t shared = requests[0].ids.size();
-    for (const ServedRequest& request : requests) {
-      shared = std::min(shared, request.ids.size() - (request.generate > 0 ? 1 : 0));
-      if (!request.wanted.empty()) shared = std::min(shared, static_cast<size_t>(request.wanted.front()));
-      auto [a, b] = std::mismatch(request.ids.begin(), request.ids.begin() + static_cast<int64_t>(shared),
-                                  requests[0].ids.begin());
-      shared = static_cast<size_t>(a - request.ids.begin());
-    }
-    return static_cast<int64_t>(shared);
-  }
-
-  /// As many documents from `first` on as a pass holds, at least one.
-  Pass plan(std::span<const ServedRequest> requests, size_t first, int64_t shared) const {
-    Pass pass;
-    pass.first = pass.last = first;
-    std::map<int32_t, size_t> roots;
-    for (; pass.last < requests.size() && pass.paths.size() < static_cast<size_t>(kPassDocuments); ++pass.last) {
-      const ServedRequest& request = requests[pass.last];
-      // Walk along tokens that are there already; the rest would be new.
-      std::vector<size_t> path;
-      std::map<int32_t, size_t>* next = &roots;
-      size_t t = static_cast<size_t>(shared);
-      for (; shares_ && t < request.ids.size(); ++t) {
-        auto it = next->find(request.ids[t]);
-        if (it == next->end()) break;
-        path.push_back(it->second);
-        next = &pass.nodes[it->second].next;
-      }
-      size_t total = pass.nodes.size() + (request.ids.size() - t) + static_cast<size_t>(pass.generated);
-      if (!pass.paths.empty() && total + static_cast<size_t>(request.generate) > kPassTokens) break;
-      if (!shares_ && !pass.paths.empty()) break;
-      for (; t < request.ids.size(); ++t) {
-        auto& siblings = path.empty() ? roots : pass.nodes[path.back()].next;
-        siblings[request.ids[t]] = pass.nodes.size();
-        path.push_back(pass.nodes.size());
-        pass.nodes.push_back({request.ids[t], static_cast<int64_t>(t), false, {}, {}});
-      }
-      const auto sequence = static_cast<llama_seq_id>(pass.paths.size() + 1);
-      for (size_t node : path) pass.nodes[node].sequences.push_back(sequence);
-      for (int64_t position : request.wanted) pass.nodes[path[static_cast<size_t>(position - shared)]].output = true;
-      if (request.generate > 0) pass.nodes[path.back()].output = true;
-      pass.generated += request.generate;
-      pass.paths.push_back(std::move(path));
-    }
-    return pass;
-  }
-
-  void run_pass(std::span<const ServedRequest> requests, const Pass& pass, int64_t shared,
+  void run_pass(std::span<const ServedRequest> requests, const SharedPass& pass, int64_t shared,
                 const std::function<void(size_t, const at::Tensor&)>& logits,
                 const std::function<void(size_t, const Generated&)>& generated) {
     const auto start = Clock::now();
@@ -355,7 +279,7 @@ class Served final : public ServedModel {
       const size_t end = std::min(pass.nodes.size(), begin + kChunk);
       batch_.clear();
       for (size_t n = begin; n < end; ++n) {
-        const Node& node = pass.nodes[n];
+        const PassNode& node = pass.nodes[n];
         batch_.add(node.token, node.position, node.sequences, node.output);
       }
       decode();
@@ -381,7 +305,7 @@ class Served final : public ServedModel {
   }
 
   /// Greedy continuations of all documents of a pass that want one, one token of each at a time.
-  void continue_pass(std::span<const ServedRequest> requests, const Pass& pass, const at::Tensor& logits,
+  void continue_pass(std::span<const ServedRequest> requests, const SharedPass& pass, const at::Tensor& logits,
                      const std::vector<int64_t>& row, Clock::time_point start,
                      const std::function<void(size_t, const Generated&)>& generated) {
     const llama_vocab* vocabulary = llama_model_get_vocab(model_.get());
