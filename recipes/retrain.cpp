@@ -15,6 +15,7 @@
 #include "recipes/drift.h"
 #include "recipes/guards.h"
 #include "recipes/prepare.h"
+#include "recipes/retrain_attempts.h"
 #include "recipes/retrain_drift.h"
 #include "recipes/retrain_due.h"
 #include "recipes/retrain_judge.h"

@@ -9,6 +9,7 @@
 #include "core/files.h"
 #include "monitor/evaluate.h"
 #include "monitor/router.h"
+#include "recipes/retrain_attempts.h"
 #include "recipes/retrain_drift.h"
 #include "recipes/retrain_judge.h"
 #include "recipes/retrain_rows.h"
