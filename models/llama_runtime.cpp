@@ -131,7 +131,9 @@ int usable_cores() {
   if (std::sscanf(first_line("/sys/fs/cgroup/cpu.max").c_str(), "%ld %ld", &quota, &period) == 2 && period > 0) {
     count = std::clamp<int>(static_cast<int>((quota + period - 1) / period), 1, count);
   }
-  return count;
+  const char* threads = std::getenv("OMP_NUM_THREADS");
+  const int most = threads ? std::atoi(threads) : 0;
+  return most > 0 ? std::min(most, count) : count;
 }
 
 }  // namespace retort

@@ -42,8 +42,8 @@ void start_llama();
 /// be dequantized is found here.
 std::shared_ptr<llama_model> load_llama(const std::filesystem::path& path, llama_model_params params);
 
-/// Physical cores that this process may use: by affinity mask, by sibling threads, and by the control group's CPU
-/// quota.
+/// Physical cores that this process may use: by affinity mask, by sibling threads, by the control group's CPU quota,
+/// and by OMP_NUM_THREADS, which LibTorch obeys too.
 int usable_cores();
 
 }  // namespace retort

@@ -243,6 +243,16 @@ TEST(Runtime, CountsCores) {
   ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
   EXPECT_EQ(usable_cores(), 1);
   sched_setaffinity(0, sizeof before, &before);
+
+  const char* outer = std::getenv("OMP_NUM_THREADS");
+  const std::string kept = outer ? outer : "";
+  unsetenv("OMP_NUM_THREADS");
+  const int all = usable_cores();
+  setenv("OMP_NUM_THREADS", "1", 1);
+  EXPECT_EQ(usable_cores(), 1);
+  setenv("OMP_NUM_THREADS", "100000", 1);
+  EXPECT_EQ(usable_cores(), all);
+  outer ? setenv("OMP_NUM_THREADS", kept.c_str(), 1) : unsetenv("OMP_NUM_THREADS");
 }
 
 }  // namespace
