@@ -125,7 +125,7 @@ uint64_t size_of_tree(const fs::path& path) {
   return size;
 }
 
-constexpr const char* derived_folders[] = {"datasets", "vocab", "drift", "teachers"};
+constexpr const char* derived_folders[] = {"datasets", "vocab", "guards", "drift", "teachers"};
 
 // Deletes what `keep` refuses in a folder; the bytes that were in it.
 template <typename F>
@@ -228,8 +228,7 @@ fs::path link_record(const CacheRecord& record) {
       folder.commit();
     }
   }
-  std::error_code ignored;  // a cache that belongs to somebody else serves all the same
-  fs::last_write_time(record_path(record.uri), fs::file_time_type::clock::now(), ignored);
+  mark_used(record_path(record.uri));
   return path;
 }
 

@@ -238,4 +238,9 @@ fs::path cache_folder() {
   return folder;
 }
 
+void mark_used(const fs::path& path) {
+  std::error_code ignored;  // a cache that belongs to somebody else serves all the same
+  fs::last_write_time(path, fs::file_time_type::clock::now(), ignored);
+}
+
 }  // namespace retort

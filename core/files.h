@@ -95,5 +95,7 @@ class FileLock {
 
 /// $RETORT_CACHE, else $XDG_CACHE_HOME/retort, else ~/.cache/retort. Created when missing.
 std::filesystem::path cache_folder();
+/// Says that a file or folder in it is in use, so that `retort cache prune --older-than` does not call it old.
+void mark_used(const std::filesystem::path& path);
 
 }  // namespace retort

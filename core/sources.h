@@ -42,7 +42,7 @@ struct CacheEntry {
 std::vector<CacheEntry> cache_entries();
 
 /// What was derived from sources, a sum for each folder of it under the folder's name: tokenized data sets,
-/// vocabularies, drift's measurements, teachers' words. `used`: when the newest of it was made or written to.
+/// vocabularies, what guards found, drift's measurements, teachers' words. `used`: when the newest of it was.
 std::vector<CacheEntry> derived_entries();
 
 /// Reads every cached file again; a damaged one is deleted. Returns one line for each that was.

@@ -229,7 +229,10 @@ std::unique_ptr<PackedDataset> build_dataset(const Stream<Chat>& rows, const Tok
   if (std::filesystem::exists(path)) {
     try {
       auto dataset = open_dataset(path);
-      if (dataset->key() == key) return dataset;
+      if (dataset->key() == key) {
+        mark_used(path);
+        return dataset;
+      }
     } catch (const Error& damaged) {
       // The rows are at hand, so a cache that does not read is made again.
       if (damaged.exit() != Exit::bad_input) throw;

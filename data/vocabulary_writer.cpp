@@ -183,7 +183,10 @@ std::filesystem::path vocabulary_file(const std::filesystem::path& folder) {
   for (const char* name : tokenizer_files)
     if (std::filesystem::exists(folder / name)) hash.update(fmt::format("{} {}\n", name, sha256_file(folder / name)));
   std::filesystem::path path = cache_folder() / "vocab" / (hash.hex() + ".gguf");
-  if (std::filesystem::exists(path)) return path;
+  if (std::filesystem::exists(path)) {
+    mark_used(path);
+    return path;
+  }
   std::filesystem::create_directories(path.parent_path());
   GgufWriter writer;
   writer.set_text("general.architecture", "llama");

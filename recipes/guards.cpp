@@ -36,6 +36,7 @@ class LineFile {
 std::optional<GuardTotals> recorded(const fs::path& folder) {
   const fs::path file = folder / "totals.json";
   if (!fs::exists(file) || !fs::exists(folder / "audit.jsonl")) return std::nullopt;
+  mark_used(folder);
   try {
     return guard_totals_from(read_json(file), file.string());
   } catch (const Error& damaged) {

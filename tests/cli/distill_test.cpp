@@ -49,8 +49,11 @@ TEST_F(Distill, TrainsFromACacheThatTwoProcessesFilled) {
        {"LibTorch", "teacher.vocabulary", "bytes_per_position", "tail_mass", "coding_nats", "hidden_nats"})
     EXPECT_NE(shown.output.find(said), std::string::npos) << said << "\n" << shown.output;
 
+  const auto old = fs::file_time_type::clock::now() - std::chrono::hours(24 * 60);
+  fs::last_write_time(folder / "cache", old);
   const ProcessResult run = retort(command("run", {cache}));
   ASSERT_EQ(run.status, 0) << run.errors;
+  EXPECT_GT(fs::last_write_time(folder / "cache"), old + std::chrono::hours(24)) << "a cache in use is not old";
   const Json distill = report()["distill"];
   const Json& teacher = distill["teachers"][0];
   EXPECT_EQ(teacher["capture"]["documents"], 0) << "all of it was there";

@@ -278,6 +278,16 @@ TEST_F(SourcesTest, PruneFreesTeachersCachesThatNobodyFills) {
   EXPECT_TRUE(fs::exists(teachers / "filled/logits-0-of-1-00000.h5"));
 }
 
+TEST_F(SourcesTest, EverythingThatIsDerivedIsListedAndPruned) {
+  const std::vector<std::string> kinds = {"datasets", "vocab", "guards", "drift", "teachers"};
+  for (const std::string& kind : kinds) write_atomic(folder / "cache" / kind / "one/file", "12345");
+  std::vector<std::string> listed;
+  for (const CacheEntry& entry : derived_entries()) listed.push_back(entry.uri);
+  EXPECT_EQ(listed, kinds);
+  EXPECT_EQ(prune_cache(0), 25u);
+  EXPECT_TRUE(derived_entries().empty());
+}
+
 TEST_F(SourcesTest, PruneLeavesWhatAnotherProcessFetches) {
   const std::string key = cache_key("http://x/y");
   const FileLock held(folder / ("cache/locks/" + key));

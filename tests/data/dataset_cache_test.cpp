@@ -5,10 +5,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <fstream>
 
 #include "core/files.h"
 #include "core/memory.h"
+#include "core/sources.h"
 #include "data/hdf5.h"
 #include "tests/core/support.h"
 #include "tests/data/fake_tokenizer.h"
@@ -221,6 +223,20 @@ TEST_F(Dataset, AFailedRowLeavesNothing) {
   for (const auto& entry : std::filesystem::directory_iterator(cache_folder() / "datasets"))
     EXPECT_EQ(entry.path().extension(), ".lock") << entry.path();
   expect_error(Exit::bad_input, {"no row is left", "0 rows"}, [&] { build(0); });
+}
+
+TEST_F(Dataset, ThatIsInUseIsNotPruned) {
+  build(20);
+  const auto age = [](std::chrono::hours hours) {
+    for (const auto& entry : std::filesystem::directory_iterator(cache_folder() / "datasets"))
+      std::filesystem::last_write_time(entry.path(), std::filesystem::file_time_type::clock::now() - hours);
+  };
+  age(std::chrono::hours(48));
+  build_dataset(never(), tokenizer_, template_, options_, "data");
+  prune_cache(24 * 3600);
+  EXPECT_GT(build_dataset(never(), tokenizer_, template_, options_, "data")->windows(), 0);
+  age(std::chrono::hours(48));
+  EXPECT_GT(prune_cache(24 * 3600), 0u);
 }
 
 TEST_F(Dataset, CountsWhatItDropped) {
