@@ -103,6 +103,8 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
                                     std::vector<ObjectivePart>& own, const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
   const double kd = weight * distill.kd_ratio, ce = weight * (1 - distill.kd_ratio);
+  // Cross entropy alone, to compare with: no teacher has to be asked.
+  if (kd == 0 && !distill.on_policy) return {cross_entropy_part(ce)};
   if (called->by_text) {
     const auto both = std::make_shared<BothTexts>(recipe, prepared, *called, prepared.train_rows());
     entry["aligned"] = {{"tokens", both->texts.aligned_tokens()}, {"of", both->texts.trained_tokens()}};

@@ -103,6 +103,21 @@ TEST_F(DistillTiny, RefusesOwnAnswersWhereNothingOfThemWouldBeCompared) {
   refused("check", 64, {"on_policy", "kd_ratio"}, "teacher: {}, online: true, kd_ratio: 0, on_policy: {lambda: 1}");
 }
 
+TEST_F(DistillTiny, WithoutItsShareATeacherIsAskedAboutHeldOutRowsAlone) {
+  write_teacher(512);
+  const auto loss = [&] { return read_json(runs / "latest/report.json")["train"]["loss_last"].get<double>(); };
+  const std::string paths = "teacher: {path: " + at("teacher") + "}";
+  const Json distill = distilled(paths + ", kd_ratio: 0");
+  const double alone = loss();
+  EXPECT_FALSE(distill["teachers"][0].contains("cache"));
+  EXPECT_FALSE(fs::exists(folder / "cache/teachers"));
+  EXPECT_GT(distill["after"][0]["divergence"].get<double>(), 0);
+  ASSERT_EQ(retort({"run", recipe}).status, 0);
+  EXPECT_DOUBLE_EQ(loss(), alone) << "as if there were no teacher";
+  distilled(paths);
+  EXPECT_NE(loss(), alone);
+}
+
 TEST_F(DistillTiny, LostMassIsThatOfOneMeasurement) {
   write_teacher(512, [](const fs::path& path) {
     Json tokenizer = read_json(path / "tokenizer.json");
