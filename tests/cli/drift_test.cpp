@@ -173,7 +173,8 @@ TEST_F(Drift, ProfilesOfTwoLogsMergeToThatOfBoth) {
       {"drift", "merge", at("part_a.json").string(), at("part_b.json").string(), "--out", at("merged.json").string()});
   EXPECT_EQ(merged.status, 0) << merged.errors;
   EXPECT_EQ(read_text(at("merged.json")), read_text(at("whole.json")));
-  const auto cut = drift({"profile", "drift.profile=" + at("cut.json").string(), "drift.max_tokens=8"});
+  const auto cut = drift({"profile", "drift.baseline_log=" + at("part_b.jsonl").string(),
+                          "drift.profile=" + at("cut.json").string(), "drift.max_tokens=8"});
   ASSERT_EQ(cut.status, 0) << cut.errors;
   expect_refused(retort({"drift", "merge", at("part_a.json").string(), at("cut.json").string(), "--out",
                          at("none.json").string()}),
