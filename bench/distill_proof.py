@@ -104,7 +104,7 @@ def table(proof, rows):
         "across": ("span divergence from Gemma", 4, before["divergence"]),
     }[proof]
     columns = {
-        "student": [("same most likely token", 1, lambda r: 100 * r["after"]["agreement"], 100 * before["agreement"], " %")],
+        "student": [("same most likely token", 1, lambda r: 100 * r["after"]["agreement"], 100 * before.get("agreement", 0), " %")],
         "retention": [(title, 1, lambda r, key=key: r["elsewhere"][key], rows[0].get("base", {}).get(key), "")
                       for key, title in (("outside", "the base's answers outside"), ("jargon", "Jargon File"))],
         "across": [],

@@ -71,8 +71,9 @@ class Slot {
     validation_ = with_local_paths(recipe, recipe.data.validation, progress);
     Progress shown(progress);
     const fs::path base = pull(source_of(recipe, recipe.model.path), {.progress = &shown});
-    key_ = retrain_key(recipe, train_, validation_, open_checkpoint(base, base_form(recipe))->hash(), build_hash(),
-                       name_ + (request.force ? " forced" : ""));
+    const std::string judged = guarded_hash(guard_pass(recipe, train_, validation_, progress), "", "");
+    key_ = retrain_key(recipe, train_, validation_, judged, open_checkpoint(base, base_form(recipe))->hash(),
+                       build_hash(), name_ + (request.force ? " forced" : ""));
     if (!lease) scratch_.emplace();
     folder_ = lease ? attempts() / key_.substr(0, 12) : scratch_->path();
   }

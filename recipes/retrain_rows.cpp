@@ -60,9 +60,9 @@ int64_t RowSet::beyond(const RowSet& other) const {
 }
 
 std::string retrain_key(const Recipe& recipe, const std::vector<DatasetOptions>& train,
-                        const std::vector<DatasetOptions>& validation, const std::string& base, const std::string& code,
-                        const std::string& slot) {
-  std::string parts = recipe.hash + "\n" + base + "\n" + code + "\n" + slot + "\n";
+                        const std::vector<DatasetOptions>& validation, const std::string& judged,
+                        const std::string& base, const std::string& code, const std::string& slot) {
+  std::string parts = recipe.hash + "\n" + judged + "\n" + base + "\n" + code + "\n" + slot + "\n";
   for (const auto* files : {&train, &validation}) {
     for (const DatasetOptions& file : *files) parts += dataset_hash(file) + "\n";
     parts += "\n";

@@ -27,10 +27,11 @@ class RowSet {
   std::vector<uint64_t> hashes_;  // sorted, each once
 };
 
-/// SHA-256 over what decides a slot's verdict: the recipe, the bytes of its rows, the base, the program (`code`), the
-/// slot. Traffic is not in it: what comes later in a slot is looked at in the next one.
+/// SHA-256 over what decides a slot's verdict: the recipe, the bytes of its rows, what guards and evaluators have of
+/// their own (`judged`, of guarded_hash()), the base, the program (`code`), the slot. Traffic is not in it: what comes
+/// later in a slot is looked at in the next one.
 std::string retrain_key(const Recipe& recipe, const std::vector<DatasetOptions>& train,
-                        const std::vector<DatasetOptions>& validation, const std::string& base, const std::string& code,
-                        const std::string& slot);
+                        const std::vector<DatasetOptions>& validation, const std::string& judged,
+                        const std::string& base, const std::string& code, const std::string& slot);
 
 }  // namespace retort

@@ -318,6 +318,17 @@ TEST_F(Retrain, GuardsRefuseTheRowsAndThatIsTheSlotsVerdict) {
   EXPECT_EQ(run("2026-01-12", {"data.guards.contamination={action: fail}"}).status, 21);
 }
 
+TEST_F(Retrain, OtherRulesOfTheGuardsAreAnotherKey) {
+  const auto with = [&](const std::string& word) {
+    write_atomic(folder / "rules.toml", fmt::format("[[rules]]\nid = \"word\"\nregex = \"{}\"\n", word));
+    return run("2026-01-05",
+               {fmt::format("data.guards={{secrets: {{rules: {}, action: fail}}}}", (folder / "rules.toml").string())});
+  };
+  ASSERT_EQ(with("zq[0-9]{9}").status, 11);
+  EXPECT_EQ(verdict_of(with("zq[0-9]{9}"))["repeated"], true);
+  EXPECT_EQ(with("Monday").status, 20) << "the recipe names the same file";
+}
+
 TEST_F(Retrain, WorseAndUndecidedChallengersDoNotServe) {
   ASSERT_EQ(run("2026-01-05").status, 11);
   const std::string before = sha256_file(champion());

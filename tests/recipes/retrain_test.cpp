@@ -51,17 +51,18 @@ TEST_F(RetrainParts, TheKeyHoldsAllThatDecides) {
   Recipe recipe;
   recipe.hash = "r";
   const auto a = rows("a.jsonl", {"1"}), b = rows("b.jsonl", {"2"});
-  const std::string key = retrain_key(recipe, a, b, "base", "code", "2026-W01");
+  const std::string key = retrain_key(recipe, a, b, "judged", "base", "code", "2026-W01");
   EXPECT_EQ(key.size(), 64u);
-  EXPECT_EQ(key, retrain_key(recipe, a, b, "base", "code", "2026-W01"));
-  EXPECT_NE(key, retrain_key(recipe, b, a, "base", "code", "2026-W01"));
-  EXPECT_NE(key, retrain_key(recipe, a, b, "other", "code", "2026-W01"));
-  EXPECT_NE(key, retrain_key(recipe, a, b, "base", "another build", "2026-W01"));
-  EXPECT_NE(key, retrain_key(recipe, a, b, "base", "code", "2026-W02"));
-  EXPECT_NE(key, retrain_key(recipe, rows("a.jsonl", {"1", "1"}), b, "base", "code", "2026-W01"))
+  EXPECT_EQ(key, retrain_key(recipe, a, b, "judged", "base", "code", "2026-W01"));
+  EXPECT_NE(key, retrain_key(recipe, b, a, "judged", "base", "code", "2026-W01"));
+  EXPECT_NE(key, retrain_key(recipe, a, b, "by others", "base", "code", "2026-W01"));
+  EXPECT_NE(key, retrain_key(recipe, a, b, "judged", "other", "code", "2026-W01"));
+  EXPECT_NE(key, retrain_key(recipe, a, b, "judged", "base", "another build", "2026-W01"));
+  EXPECT_NE(key, retrain_key(recipe, a, b, "judged", "base", "code", "2026-W02"));
+  EXPECT_NE(key, retrain_key(recipe, rows("a.jsonl", {"1", "1"}), b, "judged", "base", "code", "2026-W01"))
       << "the bytes, not the path";
   recipe.hash = "s";
-  EXPECT_NE(key, retrain_key(recipe, a, b, "base", "code", "2026-W01"));
+  EXPECT_NE(key, retrain_key(recipe, a, b, "judged", "base", "code", "2026-W01"));
 }
 
 TEST_F(RetrainParts, TrafficIsOfTheDaysSinceThePromotion) {
