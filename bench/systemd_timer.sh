@@ -33,9 +33,11 @@ cp -r "${RETORT_CACHE:-$HOME/.cache/retort}"/{blobs,index} "$tree/var/cache/reto
 systemd-nspawn --register=no --keep-unit -b -D "$tree" > "$tree.boot" 2>&1 &
 trap 'kill %1 2> /dev/null || true' EXIT
 inside() { nsenter -t "$(pgrep -P "$(pgrep -f "systemd-nspawn.*$tree" | head -n 1)" | head -n 1)" -m -p -u -i -n "$@"; }
-until state=$(inside systemctl show -P ActiveState,ExecMainStatus retort-retrain.service 2> /dev/null) &&
-  inside systemctl show -P ExecMainExitTimestamp retort-retrain.service 2> /dev/null | grep -q .; do sleep 2; done
-echo "$state"
+until [[ -n $(inside systemctl show -P ExecMainExitTimestamp retort-retrain.service 2> /dev/null) ]]; do
+  kill -0 %1 || { tail -n 20 "$tree.boot"; exit 1; }
+  sleep 2
+done
+inside systemctl show -p ActiveState,ExecMainStatus retort-retrain.service
 inside journalctl -b -u retort-retrain.service -u retort-retrain.timer --no-pager -o cat
 inside systemctl list-timers retort-retrain.timer --no-pager
 inside systemctl poweroff

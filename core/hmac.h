@@ -6,7 +6,7 @@
 
 namespace retort {
 
-/// As hmac_sha256() with this key, at a third of its cost for short texts: the key is hashed once. For several threads
+/// As hmac_sha256() with this key, at half of its cost for short texts: the key is hashed once. For several threads
 /// at once.
 class HmacSha256 {
  public:

@@ -103,8 +103,6 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
                                     std::vector<ObjectivePart>& own, const ProgressSink& progress) {
   const DistillOptions& distill = *recipe.distill;
   const double kd = weight * distill.kd_ratio, ce = weight * (1 - distill.kd_ratio);
-  // Cross entropy alone, to compare with: no teacher has to be asked.
-  if (kd == 0 && !distill.on_policy) return {cross_entropy_part(ce)};
   if (called->by_text) {
     const auto both = std::make_shared<BothTexts>(recipe, prepared, *called, prepared.train_rows());
     entry["aligned"] = {{"tokens", both->texts.aligned_tokens()}, {"of", both->texts.trained_tokens()}};
@@ -249,6 +247,8 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
   double weights = 0;
   for (const TeacherOptions& options : distill.teacher.teachers) weights += options.weight;
   std::vector<ObjectivePart> parts, own;
+  // Cross entropy alone, to compare with: no teacher has to be asked about the rows that are trained on.
+  if (distill.kd_ratio == 0) parts.push_back(cross_entropy_part(1));
   for (const TeacherOptions& options : distill.teacher.teachers) {
     const auto called = std::make_shared<CalledTeacher>(call_teacher(recipe, prepared, model, options, progress));
     const TeacherIdentity identity = called->identity;
@@ -262,9 +262,10 @@ Distillation open_distillation(const Recipe& recipe, const Prepared& prepared, C
     if (!options.reference.empty())
       entry["error"] = own_error(*called, prepared.validation ? *prepared.validation : *prepared.train);
     const std::string number = distill.teacher.teachers.size() > 1 ? fmt::format("teacher{}", index + 1) : "";
-    for (ObjectivePart& part :
-         parts_of(recipe, prepared, model, called, options.weight / weights, number, result, entry, own, progress))
-      parts.push_back(std::move(part));
+    if (distill.kd_ratio > 0)
+      for (ObjectivePart& part :
+           parts_of(recipe, prepared, model, called, options.weight / weights, number, result, entry, own, progress))
+        parts.push_back(std::move(part));
     result.identity[fmt::format("distill.teacher.{}", index)] = identity.hash;
     result.identity[fmt::format("distill.teacher.{}.weight", index)] = options.weight;
     result.report["teachers"].push_back(std::move(entry));

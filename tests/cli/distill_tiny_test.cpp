@@ -114,6 +114,8 @@ TEST_F(DistillTiny, WithoutItsShareATeacherIsAskedAboutHeldOutRowsAlone) {
   EXPECT_GT(distill["after"][0]["divergence"].get<double>(), 0);
   ASSERT_EQ(retort({"run", recipe}).status, 0);
   EXPECT_DOUBLE_EQ(loss(), alone) << "as if there were no teacher";
+  distilled("teacher: [{path: " + at("teacher") + "}, {kind: self}], kd_ratio: 0");
+  EXPECT_DOUBLE_EQ(loss(), alone) << "nor two";
   distilled(paths);
   EXPECT_NE(loss(), alone);
 }

@@ -125,18 +125,20 @@ TEST_F(Launcher, AFailingStepStopsItAndShowsItsOutput) {
 }
 
 TEST_F(Launcher, TakesTheCudaLibrariesThatThisMachineNeeds) {
-  const auto asked = [&](const char* cuda, const char* known) {
+  const auto asked = [&](const char* cuda, const std::string& known) {
     fs::remove_all(cache);
     write_atomic(calls, "");
     fs::permissions(calls, fs::perms::all);
     environment[3] = std::string("CUDA=") + cuda;
-    fake("ldconfig", std::string("echo '") + known + "'");
+    fake("ldconfig", "echo '" + known + "'");
     fake_pip("exit 1");
     EXPECT_EQ(launch().status, 69);
     std::string arguments = read_text(calls);
     return arguments.substr(arguments.find("torch==2.11.0"));
   };
   EXPECT_EQ(asked("off", "libcudart.so.13 libcupti.so.13"), "torch==2.11.0\n");
+  // More than a pipe holds, behind the names that are looked for.
+  EXPECT_EQ(asked("off", "libcudart.so.13 libcupti.so.13" + std::string(1 << 18, '\n')), "torch==2.11.0\n");
   EXPECT_EQ(asked("off", "libcudart.so.13"), "torch==2.11.0 nvidia-cuda-runtime==13.0.* nvidia-cuda-cupti==13.0.*\n");
   const std::string gpu = asked("on", "libcudart.so.13 libcupti.so.13");
   for (const char* wheel : {"nvidia-cuda-runtime==13.0.*", "nvidia-cuda-cupti==13.0.*", "nvidia-cublas==13.0.*",
