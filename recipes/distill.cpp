@@ -122,7 +122,6 @@ std::vector<ObjectivePart> parts_of(const Recipe& recipe, const Prepared& prepar
   } else {
     const Filled filled = fill(recipe, prepared, model, *called, {}, progress);
     entry["capture"] = json_of(*called, filled);
-    mark_used(filled.folder);
     const auto cache = LogitCache::open(filled.folder, filled.subject, filled.report.sound);
     cache->expect_all(*prepared.train);
     source = cached_targets(cache, distill.temperature, estimator_of(distill));
